@@ -1,0 +1,3 @@
+//! The havip command: arguments, command, exit code; nothing else.
+
+fn main() {}
