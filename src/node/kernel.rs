@@ -1,0 +1,112 @@
+//! What the node knows of the kernel and wants from it, as plain values: the language between the
+//! pure core and the threads that speak netlink.
+
+use crate::config::{IfName, Prefix};
+use crate::wire::{Family, IfIndex, Mac};
+
+/// IFA_PROTO of the addresses that havip puts on interfaces (kernel 5.18 and newer).
+pub const IFA_PROTO_HAVIP: u8 = 0x48;
+
+/// A network interface as the kernel reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index, new at each creation.
+    pub index: IfIndex,
+    /// Its present name.
+    pub name: IfName,
+    /// Administratively up (IFF_UP).
+    pub up: bool,
+    /// Has carrier and may carry packets (IFF_LOWER_UP, and operstate up or unknown).
+    pub running: bool,
+    /// IFF_LOOPBACK.
+    pub loopback: bool,
+    /// Ethernet address; `None` on links without one of six bytes.
+    pub mac: Option<Mac>,
+    /// Bytes.
+    pub mtu: u32,
+}
+
+/// An address on an interface as the kernel reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Where it is.
+    pub index: IfIndex,
+    /// The local address and its prefix length.
+    pub prefix: Prefix,
+    /// IFA_F_SECONDARY on IPv4 (on IPv6 that bit means temporary, also true here).
+    pub secondary: bool,
+    /// IFA_F_TENTATIVE or IFA_F_DADFAILED: not to be used yet, or at all.
+    pub tentative: bool,
+    /// IFA_F_PERMANENT: has no lifetime.
+    pub permanent: bool,
+    /// RT_SCOPE_LINK: a link-local address.
+    pub link_scope: bool,
+    /// IFA_PROTO; 0 where the kernel has none.
+    pub proto: u8,
+}
+
+/// All links and addresses, from one dump.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Every link.
+    pub links: Vec<Link>,
+    /// Every address of both families, in the kernel's order.
+    pub addresses: Vec<Address>,
+}
+
+/// One change that the kernel reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// RTM_NEWLINK: new or changed.
+    Link(Link),
+    /// RTM_DELLINK.
+    LinkGone(IfIndex),
+    /// RTM_NEWADDR: new or changed, renewals included.
+    Address(Address),
+    /// RTM_DELADDR, of whatever cause: taken away, or its lifetime ran out.
+    AddressGone {
+        /// Where it was.
+        index: IfIndex,
+        /// Which it was.
+        prefix: Prefix,
+    },
+    /// Notifications were lost (ENOBUFS): only a dump tells what is.
+    Overrun,
+}
+
+/// What is to be done with one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// RTM_NEWADDR with NLM_F_CREATE | NLM_F_REPLACE: add it or renew its lifetime. IPv6 with IFA_F_NODAD and
+    /// preferred lifetime 0.
+    Put {
+        /// Seconds that the kernel keeps it; `None`: for ever.
+        lifetime: Option<u32>,
+    },
+    /// RTM_DELADDR with the exact local address, prefix length and scope.
+    Remove,
+}
+
+/// One operation on one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// On which interface.
+    pub index: IfIndex,
+    /// Which address.
+    pub prefix: Prefix,
+    /// What to do.
+    pub verb: Verb,
+}
+
+/// A kernel error number as the system call or the netlink acknowledgement gave it, positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+/// Sockets of one interface and family that a router needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    /// Which interface.
+    pub index: IfIndex,
+    /// Which family.
+    pub family: Family,
+}
