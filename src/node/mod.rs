@@ -1,11 +1,562 @@
 //! Decisions, pure: what is to be sent, and which addresses the kernel should have.
 //!
 //! Nothing here does IO, reads a clock, blocks or fails. Time enters as `now`; everything that
-//! happens enters as an event; everything to do leaves as an action.
+//! happens enters as an [`Event`]; everything to do leaves in [`Actions`]. [`turn`] is the one
+//! loop body that both the daemon and the simulator run.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+mod announce;
+mod apply;
+mod claims;
+mod entry;
+mod event;
 pub mod kernel;
+mod links;
+pub mod notice;
+mod packet;
+mod ports;
+pub mod router;
+mod status;
+#[cfg(test)]
+pub(crate) mod testing;
 mod time;
+mod turn;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use announce::Announcer;
+use claims::{Claims, Done};
+use entry::{Entry, RouterId};
+use links::{Links, Touched};
+use notice::{LimitKey, Notice};
+use ports::Ports;
+use router::{Effect, Input, Reason};
+
+pub use entry::Counters;
+pub use event::{Action, Actions, Event, Inbox, Via};
+pub use status::{AddressStatus, NodeStatus, PortStatus, RouterState, RouterStatus};
 pub use time::Instant;
+pub use turn::{Host, turn};
+
+use crate::config::{Config, IfName, Prefix, RouterName};
+use crate::wire::vrrp::Vrid;
+use crate::wire::{IfIndex, arp, ndp};
+use kernel::{Change, Errno, Port, Verb};
+
+/// Routers that may send, or give up, in one turn: so that no burst overflows a peer's socket.
+const ADVERTS_PER_TURN: usize = 64;
+/// Pause after a dump that failed.
+const DUMP_RETRY: Duration = Duration::from_secs(1);
+/// Notices of one kind about one thing: at most one in this time.
+const NOTICE_PAUSE: Duration = Duration::from_secs(1);
+/// Kinds and things that the limiter remembers.
+const LIMITS_MAX: usize = 4096;
+/// Changes kept while a dump is under way; more than that, and it is done again.
+const CHANGES_MAX: usize = 65_536;
+
+/// How far the node is with its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Links and addresses are not known.
+    Reading,
+    /// An earlier run's addresses are being removed.
+    Cleaning,
+    /// Routers take part.
+    Running,
+    /// Routers give up one after another.
+    Stopping,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dump {
+    /// What is known is true.
+    Idle,
+    /// To be asked for as soon as it is this time.
+    Wanted(Instant),
+    /// Asked for.
+    Waiting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Router,
+    Renew,
+}
+
+/// Everything that one gateway decides.
+#[derive(Debug)]
+pub struct Node {
+    config: Option<Arc<Config>>,
+    phase: Phase,
+    links: Links,
+    dump: Dump,
+    /// What the kernel reported since the dump under way was asked for.
+    changes: Vec<Change>,
+    entries: BTreeMap<RouterId, Entry>,
+    next_id: u64,
+    by_name: BTreeMap<RouterName, RouterId>,
+    by_interface: BTreeMap<IfName, Vec<RouterId>>,
+    by_vrid: BTreeMap<(Port, Vrid), RouterId>,
+    ports: Ports,
+    timers: BTreeSet<(Instant, Timer, RouterId)>,
+    claims: Claims,
+    announcer: Announcer,
+    limits: BTreeMap<LimitKey, Instant>,
+    /// Taken out and put back by every call, so that nothing is allocated in the steady state.
+    effects: Vec<Effect>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Node {
+    /// A node that knows nothing yet. Its first `Timeout` asks for a dump.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            config: None,
+            phase: Phase::Reading,
+            links: Links::default(),
+            dump: Dump::Wanted(Instant::ZERO),
+            changes: Vec::new(),
+            entries: BTreeMap::new(),
+            next_id: 0,
+            by_name: BTreeMap::new(),
+            by_interface: BTreeMap::new(),
+            by_vrid: BTreeMap::new(),
+            ports: Ports::default(),
+            timers: BTreeSet::new(),
+            claims: Claims::default(),
+            announcer: Announcer::default(),
+            limits: BTreeMap::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Tells it, before its first event, of an address that an earlier run put on an interface,
+    /// for kernels that do not mark addresses (before 5.18).
+    pub fn remember(&mut self, index: IfIndex, prefix: Prefix) {
+        self.claims.remember((index, prefix));
+    }
+
+    /// Takes one event at `now`; appends to `out` what is to be done.
+    pub fn handle(&mut self, now: Instant, event: Event<'_>, out: &mut Actions) {
+        match event {
+            Event::Timeout { heard_all } => self.timeout(now, heard_all, out),
+            Event::Packet { port, meta, bytes } => self.packet(now, port, &meta, bytes, out),
+            Event::Malformed { port } => self.malformed(now, port, out),
+            Event::Kernel(change) => self.kernel(now, change, out),
+            Event::Dumped(result) => self.dumped(now, result, out),
+            Event::Applied(results) => self.applied(now, &results, out),
+            Event::Opened { port, result } => {
+                self.ports.opened(now, port, result);
+                self.evaluate_port(now, port, out);
+            }
+            Event::SendFailed { index, errno, count } => {
+                let total = self.ports.send_failed(index, count);
+                if let Some(link) = self.links.link(index) {
+                    let interface = link.name.clone();
+                    self.notice(now, Notice::SendFailed { interface, errno, count: total }, out);
+                }
+            }
+            Event::Config(config) => match self.phase {
+                Phase::Reading | Phase::Cleaning => self.config = Some(config),
+                Phase::Running => self.apply_config(now, config, out),
+                Phase::Stopping => {}
+            },
+            Event::Shutdown => {
+                if self.phase != Phase::Stopping {
+                    self.phase = Phase::Stopping;
+                    self.notice(now, Notice::Stopping, out);
+                }
+            }
+        }
+    }
+
+    /// When the next `Timeout` does something; read it again after every event. In the past
+    /// while there is work left for a next turn.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let dump = match self.dump {
+            Dump::Wanted(at) => Some(at),
+            Dump::Idle | Dump::Waiting => None,
+        };
+        let stopping =
+            (self.phase == Phase::Stopping && !self.entries.is_empty()).then_some(Instant::ZERO);
+        let deadlines = [
+            dump,
+            stopping,
+            self.timers.first().map(|(at, ..)| *at),
+            self.claims.next_deadline(),
+            self.announcer.next_deadline(),
+            self.ports.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// After `Shutdown`: whether every router has given up and no address is left to remove.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopping && self.entries.is_empty() && self.claims.nothing_to_remove()
+    }
+
+    fn timeout(&mut self, now: Instant, heard_all: bool, out: &mut Actions) {
+        if let Dump::Wanted(at) = self.dump
+            && now >= at
+        {
+            self.dump = Dump::Waiting;
+            self.changes.clear();
+            out.kernel.push(Action::Dump);
+        }
+        if self.phase == Phase::Stopping {
+            self.stop_some(now, out);
+        }
+        self.fire_timers(now, heard_all, out);
+        self.ports.timeout(now, out);
+        self.announce(now, out);
+        while let Some(ops) = self.claims.next_chunk(now, &self.links) {
+            out.kernel.push(Action::Apply(ops));
+        }
+    }
+
+    fn fire_timers(&mut self, now: Instant, heard_all: bool, out: &mut Actions) {
+        let mut deferred = Vec::new();
+        let mut fired = 0;
+        while let Some((at, timer, id)) = self.timers.first().copied() {
+            if at > now || fired >= ADVERTS_PER_TURN {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            // Whoever may have adverts waiting unread must not take over.
+            if timer == Timer::Router && !heard_all && !entry.router.is_active() {
+                deferred.push((at, timer, id));
+                continue;
+            }
+            match timer {
+                Timer::Router => {
+                    fired += 1;
+                    entry.timers[0] = None;
+                    self.input(now, id, Input::Timeout, out);
+                }
+                Timer::Renew => {
+                    entry.timers[1] = None;
+                    self.renew(now, id);
+                }
+            }
+            self.retime(id);
+        }
+        self.timers.extend(deferred);
+    }
+
+    /// Feeds a router, and does what follows.
+    fn input(&mut self, now: Instant, id: RouterId, input: Input, out: &mut Actions) {
+        let mut effects = std::mem::take(&mut self.effects);
+        if let Some(entry) = self.entries.get_mut(&id)
+            // A router without an address to send from is in Initialize, where nothing but
+            // Startup has an effect, and that comes with the address.
+            && let Some(local) = entry.source
+        {
+            let before = entry.state_name();
+            entry.router.handle(now, local, input, &mut effects);
+            self.effects(now, id, before, &mut effects, out);
+        }
+        self.effects = effects;
+    }
+
+    fn effects(
+        &mut self,
+        now: Instant,
+        id: RouterId,
+        before: &'static str,
+        effects: &mut Vec<Effect>,
+        out: &mut Actions,
+    ) {
+        for effect in effects.drain(..) {
+            let Some(entry) = self.entries.get_mut(&id) else { return };
+            match effect {
+                Effect::Advertise(priority) => advertise(entry, priority, out),
+                Effect::Activated(reason) => {
+                    entry.counters.master_transitions += 1;
+                    self.moved(now, id, before, reason, out);
+                    self.sync_claims(now, id, out);
+                }
+                Effect::Deactivated(reason) => {
+                    self.moved(now, id, before, reason, out);
+                    self.sync_claims(now, id, out);
+                }
+                Effect::Moved(reason) => self.moved(now, id, before, reason, out),
+                Effect::Reannounce(reason) => {
+                    match reason {
+                        Reason::ConflictWon(_) => entry.counters.conflicts_won += 1,
+                        _ => entry.counters.overslept += 1,
+                    }
+                    for place in &entry.places {
+                        if self.links.address(place).is_some() {
+                            self.announcer.start(*place);
+                        }
+                    }
+                    let router = entry.router.config().name.clone();
+                    self.notice(now, Notice::Reannounced { router, reason }, out);
+                }
+                Effect::Overslept(late) => {
+                    entry.counters.overslept += 1;
+                    let router = entry.router.config().name.clone();
+                    self.notice(now, Notice::Overslept { router, late }, out);
+                }
+                Effect::Guarding => self.guarding(now, id, out),
+            }
+        }
+        self.retime(id);
+    }
+
+    fn moved(
+        &mut self,
+        now: Instant,
+        id: RouterId,
+        before: &'static str,
+        reason: Reason,
+        out: &mut Actions,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.since = now;
+        entry.reason = Some(reason);
+        out.states_changed = true;
+        let router = entry.router.config().name.clone();
+        let states = (before, entry.state_name());
+        self.notice(now, Notice::Transition { router, states, reason }, out);
+    }
+
+    /// Puts a router's deadlines where they belong in the index.
+    fn retime(&mut self, id: RouterId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let new = [entry.router.next_deadline(), entry.renew_at];
+        let kinds = [Timer::Router, Timer::Renew];
+        for ((new, old), kind) in new.into_iter().zip(entry.timers.iter_mut()).zip(kinds) {
+            if new == *old {
+                continue;
+            }
+            if let Some(old) = *old {
+                self.timers.remove(&(old, kind, id));
+            }
+            if let Some(new) = new {
+                self.timers.insert((new, kind, id));
+            }
+            *old = new;
+        }
+    }
+
+    fn kernel(&mut self, now: Instant, change: Change, out: &mut Actions) {
+        if change == Change::Overrun {
+            self.notice(now, Notice::Overrun, out);
+            self.want_dump(now);
+            return;
+        }
+        if self.dump == Dump::Waiting {
+            if self.changes.len() < CHANGES_MAX {
+                self.changes.push(change.clone());
+            } else {
+                // Too much to remember: the dump under way will be followed by another.
+                self.changes.push(Change::Overrun);
+                self.changes.truncate(CHANGES_MAX + 1);
+            }
+        }
+        let renamed = match &change {
+            Change::Link(link) => self
+                .links
+                .link(link.index)
+                .filter(|known| known.name != link.name)
+                .map(|known| known.name.clone()),
+            _ => None,
+        };
+        let gone = match &change {
+            Change::LinkGone(index) => self.links.link(*index).map(|link| link.name.clone()),
+            _ => None,
+        };
+        // Our own addresses come and go without any router being concerned.
+        let ours = match &change {
+            Change::Address(address) => self.claims.is_ours(address),
+            Change::AddressGone { index, prefix } => self
+                .links
+                .address(&(*index, *prefix))
+                .is_some_and(|address| self.claims.is_ours(address)),
+            Change::Link(_) | Change::LinkGone(_) | Change::Overrun => false,
+        };
+        let touched = self.links.apply(&change);
+        match touched {
+            Touched::Nothing => {}
+            Touched::Link(index) => {
+                if gone.is_some() {
+                    self.claims.link_gone(index, &self.links);
+                }
+                let name = gone.or_else(|| self.links.link(index).map(|link| link.name.clone()));
+                for name in renamed.into_iter().chain(name) {
+                    self.evaluate_interface(now, &name, out);
+                }
+            }
+            Touched::Address(place) => {
+                let removed = matches!(change, Change::AddressGone { .. });
+                if removed && self.claims.lost(now, place, &self.links) {
+                    self.restoring(now, place.1, &place, out);
+                } else {
+                    self.claims.look(place, &self.links);
+                }
+                if !ours && let Some(link) = self.links.link(place.0) {
+                    let name = link.name.clone();
+                    self.evaluate_interface(now, &name, out);
+                }
+            }
+        }
+    }
+
+    fn restoring(
+        &mut self,
+        now: Instant,
+        address: Prefix,
+        place: &(IfIndex, Prefix),
+        out: &mut Actions,
+    ) {
+        let Some(claim) = self.claims.claim_on(place) else { return };
+        let Some(entry) = self.entries.get_mut(&claim.router) else { return };
+        entry.counters.restored += 1;
+        let router = entry.router.config().name.clone();
+        self.notice(now, Notice::Restoring { router, address }, out);
+    }
+
+    fn want_dump(&mut self, now: Instant) {
+        match self.dump {
+            Dump::Idle => self.dump = Dump::Wanted(now),
+            Dump::Wanted(_) => {}
+            // The one under way may have begun before what was lost.
+            Dump::Waiting => self.changes.push(Change::Overrun),
+        }
+    }
+
+    fn dumped(&mut self, now: Instant, result: Result<kernel::Snapshot, Errno>, out: &mut Actions) {
+        self.dump = Dump::Idle;
+        match result {
+            Err(errno) => {
+                self.dump = Dump::Wanted(now + DUMP_RETRY);
+                self.changes.clear();
+                self.notice(now, Notice::DumpFailed { errno }, out);
+                return;
+            }
+            Ok(snapshot) => self.links.replace(snapshot),
+        }
+        // What was reported while the dump was made is at least as new as what the dump says.
+        for change in std::mem::take(&mut self.changes) {
+            if change == Change::Overrun {
+                self.dump = Dump::Wanted(now);
+            }
+            self.links.apply(&change);
+        }
+        self.claims.look_at_all(&self.links);
+        if self.phase == Phase::Reading {
+            self.phase = Phase::Cleaning;
+            let count =
+                self.links.addresses().filter(|address| self.claims.is_ours(address)).count();
+            if count > 0 {
+                self.notice(now, Notice::Leftovers { count }, out);
+            }
+        }
+        self.cleaned(now, out);
+        self.evaluate_all(now, out);
+    }
+
+    fn applied(&mut self, now: Instant, results: &[Result<(), Errno>], out: &mut Actions) {
+        for done in self.claims.applied(now, results, &mut self.links) {
+            match done {
+                Done::Added(place) => {
+                    if self.claims.claim_on(&place).is_some() {
+                        self.announcer.start(place);
+                    }
+                }
+                Done::Failed(op, errno) => {
+                    let doing = match op.verb {
+                        Verb::Put { .. } => "put",
+                        Verb::Remove => "remove",
+                    };
+                    let interface = self.links.link(op.index).map(|link| link.name.clone());
+                    let address = op.prefix;
+                    let notice = Notice::AddressFailed { address, interface, doing, errno };
+                    self.notice(now, notice, out);
+                }
+            }
+        }
+        self.cleaned(now, out);
+    }
+
+    /// Lets the routers take part once nothing of an earlier run is left.
+    fn cleaned(&mut self, now: Instant, out: &mut Actions) {
+        if self.phase == Phase::Cleaning && self.claims.nothing_to_remove() {
+            self.phase = Phase::Running;
+            if let Some(config) = self.config.take() {
+                self.apply_config(now, config, out);
+            }
+        }
+    }
+
+    fn announce(&mut self, now: Instant, out: &mut Actions) {
+        let Self { announcer, claims, links, entries, .. } = self;
+        announcer.due(now, |(index, prefix)| {
+            let Some(mac) = links.link(index).and_then(|link| link.mac) else { return };
+            let Some(claim) = claims.claim_on(&(index, prefix)) else { return };
+            let Some(entry) = entries.get_mut(&claim.router) else { return };
+            match prefix.ip {
+                IpAddr::V4(ip) => {
+                    out.frame(Via::Ethernet(index), |out| arp::gratuitous(mac, ip, out));
+                }
+                IpAddr::V6(ip) => {
+                    // An excluded VIP of an IPv4 router has no link-local address at hand; the
+                    // target itself is a source that RFC 4861 §7.2.6 allows as well.
+                    let src = match entry.source {
+                        Some(IpAddr::V6(src)) => src,
+                        Some(IpAddr::V4(_)) | None => ip,
+                    };
+                    out.frame(Via::Ethernet(index), |out| ndp::unsolicited_na(mac, src, ip, out));
+                }
+            }
+            entry.counters.announcements += 1;
+        });
+    }
+
+    fn notice(&mut self, now: Instant, notice: Notice, out: &mut Actions) {
+        if let Some(key) = notice.limit_key() {
+            if self.limits.get(&key).is_some_and(|at| now.since(*at) < NOTICE_PAUSE) {
+                return;
+            }
+            if self.limits.len() >= LIMITS_MAX {
+                self.limits.clear();
+            }
+            self.limits.insert(key, now);
+        }
+        out.notices.push(notice);
+    }
+}
+
+fn advertise(entry: &mut Entry, priority: u8, out: &mut Actions) {
+    let Some(index) = entry.link else { return };
+    let port = Port { index, family: entry.router.config().family };
+    let farewell;
+    let frames = if priority == 0 {
+        farewell = entry.farewell();
+        &farewell
+    } else {
+        entry.frames()
+    };
+    for frame in frames {
+        out.frame(Via::Vrrp(port), |out| out.extend_from_slice(frame));
+    }
+    entry.counters.adverts_sent += 1;
+    if priority == 0 {
+        entry.counters.priority_zero_sent += 1;
+    }
+}

@@ -1,0 +1,377 @@
+//! From what is configured and what is there to which router runs where: touching only what
+//! changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claims::Claim;
+use super::entry::{Entry, RouterId};
+use super::kernel::Port;
+use super::links::Place;
+use super::notice::{NotReady, Notice};
+use super::router::Input;
+use super::{ADVERTS_PER_TURN, Actions, Instant, Node, Phase, advertise};
+use crate::config::{self, Config, IfName, Lifetime};
+use crate::wire::vrrp::{Centis, active_down_interval};
+
+/// Shortest automatic lifetime of an address: a stranger may hold the kernel's RTNL lock for a
+/// while, and a healthy node must not lose its VIPs by that.
+const LIFETIME_MIN: u32 = 4;
+/// Renewals a second that are worth it: each wakes every listener for addresses on the box.
+const RENEWALS_PER_SECOND: u64 = 100;
+
+impl Node {
+    /// Runs `config` from now on.
+    pub(super) fn apply_config(&mut self, now: Instant, config: Arc<Config>, out: &mut Actions) {
+        let mut kept: BTreeMap<RouterId, Arc<config::Router>> = BTreeMap::new();
+        let mut fresh: Vec<Arc<config::Router>> = Vec::new();
+        for router in config.routers.values() {
+            match self.by_name.get(&router.name) {
+                Some(id) if self.entries.get(id).is_some_and(|e| same_router(e, router)) => {
+                    kept.insert(*id, Arc::clone(router));
+                }
+                Some(_) | None => fresh.push(Arc::clone(router)),
+            }
+        }
+        // First what goes, so that a VIP that moves from one router to another is not removed.
+        let gone: Vec<RouterId> =
+            self.entries.keys().filter(|id| !kept.contains_key(id)).copied().collect();
+        for id in gone {
+            self.stop_router(now, id, NotReady::Stopping, out);
+            self.forget(id);
+        }
+        let mut changed = Vec::new();
+        for (id, router) in kept {
+            if self.entries.get(&id).is_some_and(|entry| **entry.router.config() != *router) {
+                self.reconfigure(now, id, router, out);
+                changed.push(id);
+            }
+        }
+        for router in fresh {
+            let id = RouterId(self.next_id);
+            self.next_id += 1;
+            self.by_name.insert(router.name.clone(), id);
+            self.by_interface.entry(router.interface.clone()).or_default().push(id);
+            self.entries.insert(id, Entry::new(router, now));
+        }
+        self.config = Some(config);
+        self.share_wakeups();
+        self.set_lifetimes();
+        for id in changed {
+            self.sync_claims(now, id, out);
+        }
+        self.evaluate_all(now, out);
+        out.states_changed = true;
+    }
+
+    fn reconfigure(
+        &mut self,
+        now: Instant,
+        id: RouterId,
+        router: Arc<config::Router>,
+        out: &mut Actions,
+    ) {
+        let mut effects = std::mem::take(&mut self.effects);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            let before = entry.state_name();
+            entry.forget_frames();
+            let local = entry.source;
+            entry.router.reconfigure(now, local, router, &mut effects);
+            self.effects(now, id, before, &mut effects, out);
+            // Addresses that are listed no more go now; new ones come once all have gone.
+            if let Some(entry) = self.entries.get(&id) {
+                let wanted: BTreeSet<Place> = entry.wanted_places().into_iter().collect();
+                let places = entry.places.clone();
+                for place in places.into_iter().filter(|place| !wanted.contains(place)) {
+                    self.release(id, place);
+                }
+            }
+            self.warn_not_advertised(now, id, out);
+        }
+        self.effects = effects;
+    }
+
+    /// Puts a router into Initialize, with farewell and without addresses if it was active.
+    fn stop_router(&mut self, now: Instant, id: RouterId, why: NotReady, out: &mut Actions) {
+        self.input(now, id, Input::Shutdown, out);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.not_ready = Some(why);
+        }
+    }
+
+    fn forget(&mut self, id: RouterId) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        let config = entry.router.config();
+        if self.by_name.get(&config.name) == Some(&id) {
+            self.by_name.remove(&config.name);
+        }
+        if let Some(ids) = self.by_interface.get_mut(&config.interface) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_interface.remove(&config.interface);
+            }
+        }
+        self.by_vrid.retain(|_, other| *other != id);
+        for (at, kind) in entry.timers.into_iter().zip([super::Timer::Router, super::Timer::Renew])
+        {
+            if let Some(at) = at {
+                self.timers.remove(&(at, kind, id));
+            }
+        }
+    }
+
+    /// Gives up some routers; the next turn gives up more.
+    pub(super) fn stop_some(&mut self, now: Instant, out: &mut Actions) {
+        let some: Vec<RouterId> = self.entries.keys().take(ADVERTS_PER_TURN).copied().collect();
+        for id in some {
+            self.stop_router(now, id, NotReady::Stopping, out);
+            self.forget(id);
+        }
+    }
+
+    /// Puts the adverts of routers that share link and interval into as few wake-ups as their
+    /// number allows.
+    fn share_wakeups(&mut self) {
+        let mut groups: BTreeMap<(IfName, Centis), Vec<RouterId>> = BTreeMap::new();
+        for (id, entry) in &self.entries {
+            let config = entry.router.config();
+            groups.entry((config.interface.clone(), config.advert_interval)).or_default().push(*id);
+        }
+        for ((_, interval), ids) in groups {
+            let slots = u32::try_from(ids.len().div_ceil(ADVERTS_PER_TURN)).unwrap_or(u32::MAX);
+            for (at, id) in ids.iter().enumerate() {
+                let slot = u32::try_from(at / ADVERTS_PER_TURN).unwrap_or(0);
+                let offset = interval.duration() * slot / slots.max(1);
+                if let Some(entry) = self.entries.get_mut(id) {
+                    entry.router.set_slot((ids.len() > 1).then_some(offset));
+                }
+            }
+        }
+    }
+
+    fn set_lifetimes(&mut self) {
+        let addresses: usize = self
+            .entries
+            .values()
+            .map(|entry| {
+                let config = entry.router.config();
+                config.vips.len() + config.vips_excluded.len()
+            })
+            .sum();
+        // Renewed at a quarter of the lifetime: addresses / (lifetime / 4) renewals a second.
+        let floor = u64::try_from(addresses).unwrap_or(u64::MAX).saturating_mul(4);
+        let floor = u32::try_from(floor.div_ceil(RENEWALS_PER_SECOND)).unwrap_or(u32::MAX);
+        for entry in self.entries.values_mut() {
+            let config = entry.router.config();
+            entry.lifetime = match config.address_lifetime {
+                Lifetime::Forever => None,
+                Lifetime::Seconds(seconds) => Some(seconds),
+                Lifetime::Auto => Some(automatic_lifetime(config).max(floor)),
+            };
+        }
+    }
+
+    /// Claims what an active router should have, releases what it should not.
+    pub(super) fn sync_claims(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let wanted = entry.wanted_places();
+        let lifetime = entry.lifetime;
+        let keep: BTreeSet<Place> = wanted.iter().copied().collect();
+        let before: BTreeSet<Place> = entry.places.iter().copied().collect();
+        for place in before.difference(&keep) {
+            self.release(id, *place);
+        }
+        for place in &wanted {
+            let claim = Claim { router: id, lifetime };
+            if self.claims.claim_on(place) == Some(&claim) {
+                continue;
+            }
+            let there = self.claims.claim(*place, claim, &self.links);
+            if there {
+                self.announcer.start(*place);
+                self.warn_held_by_other(now, id, place, out);
+            }
+        }
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.places = wanted;
+            let renews = entry.lifetime.filter(|_| !entry.places.is_empty());
+            entry.renew_at = renews.map(|lifetime| {
+                let next = now + renewal_interval(lifetime);
+                entry.renew_at.map_or(next, |before| before.min(next))
+            });
+        }
+        self.retime(id);
+    }
+
+    fn warn_held_by_other(&mut self, now: Instant, id: RouterId, place: &Place, out: &mut Actions) {
+        let foreign = self.links.address(place).is_some_and(|there| !self.claims.is_ours(there));
+        let Some(entry) = self.entries.get(&id) else { return };
+        let config = entry.router.config();
+        // The owner's VIPs are the box's own addresses (RFC 9568 §1.6).
+        if foreign && config.priority != crate::wire::vrrp::Priority::OWNER {
+            let router = config.name.clone();
+            self.notice(now, Notice::HeldByOther { router, address: place.1 }, out);
+        }
+    }
+
+    fn release(&mut self, id: RouterId, place: Place) {
+        self.claims.release(place, id, &self.links);
+        if self.claims.claim_on(&place).is_none() {
+            self.announcer.stop(&place);
+        }
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.places.retain(|other| *other != place);
+        }
+    }
+
+    /// Renews every address of an active router.
+    pub(super) fn renew(&mut self, now: Instant, id: RouterId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(lifetime) = entry.lifetime else { return };
+        entry.renew_at = Some(now + renewal_interval(lifetime));
+        for place in &entry.places {
+            self.claims.renew(*place);
+        }
+    }
+
+    /// Looks at every router again.
+    pub(super) fn evaluate_all(&mut self, now: Instant, out: &mut Actions) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.sync_ports(out);
+        let ids: Vec<RouterId> = self.entries.keys().copied().collect();
+        for id in ids {
+            self.evaluate(now, id, out);
+        }
+    }
+
+    /// Looks again at the routers of one interface: something happened to it.
+    pub(super) fn evaluate_interface(&mut self, now: Instant, name: &IfName, out: &mut Actions) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let Some(ids) = self.by_interface.get(name).cloned() else { return };
+        self.sync_ports(out);
+        for id in ids {
+            self.evaluate(now, id, out);
+        }
+    }
+
+    /// Looks again at the routers behind one port.
+    pub(super) fn evaluate_port(&mut self, now: Instant, port: Port, out: &mut Actions) {
+        if let Some(link) = self.links.link(port.index) {
+            let name = link.name.clone();
+            self.evaluate_interface(now, &name, out);
+        }
+    }
+
+    fn sync_ports(&mut self, out: &mut Actions) {
+        let wanted = self
+            .entries
+            .values()
+            .filter_map(|entry| {
+                let config = entry.router.config();
+                // Joining a group needs the interface up once; later downs do no harm.
+                let link = self.links.by_name(&config.interface)?;
+                let port = Port { index: link.index, family: config.family };
+                (link.up || self.ports.is_wanted(port)).then_some(port)
+            })
+            .collect();
+        self.ports.want(&wanted, out);
+    }
+
+    /// Finds out whether a router can take part, and starts or stops it.
+    fn evaluate(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let config = Arc::clone(entry.router.config());
+        let link = self.links.by_name(&config.interface);
+        let index = link.map(|link| link.index);
+        let mtu = link.map_or(0, |link| link.mtu);
+        let ours = |address: &super::kernel::Address| self.claims.is_ours(address);
+        let source = index.and_then(|index| {
+            let kept = entry.source.filter(|_| entry.link == Some(index));
+            kept.filter(|ip| self.links.has_source(index, ip, ours))
+                .or_else(|| self.links.primary(index, config.family, ours))
+        });
+        let why = match link {
+            None => Some(NotReady::NoInterface),
+            Some(link) if !link.up => Some(NotReady::LinkDown),
+            Some(link) if !link.running => Some(NotReady::NoCarrier),
+            Some(_) if source.is_none() => Some(NotReady::NoAddress),
+            Some(link) => self.ports.missing(Port { index: link.index, family: config.family }),
+        };
+        let moved = entry.link != index;
+        let was_ready = entry.not_ready.is_none();
+        if was_ready && (why.is_some() || moved) {
+            self.stop_router(now, id, why.unwrap_or(NotReady::SocketsOpening), out);
+        }
+        if moved {
+            self.by_vrid.retain(|_, other| *other != id);
+            if let Some(index) = index {
+                let port = Port { index, family: config.family };
+                self.by_vrid.insert((port, config.vrid), id);
+            }
+        }
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let readdressed = entry.source != source || entry.mtu != mtu;
+        (entry.link, entry.mtu, entry.source) = (index, mtu, source);
+        if readdressed {
+            entry.forget_frames();
+        }
+        let before = std::mem::replace(&mut entry.not_ready, why);
+        match why {
+            None if !was_ready || moved => {
+                entry.not_ready_said = false;
+                self.warn_not_advertised(now, id, out);
+                self.input(now, id, Input::Startup, out);
+            }
+            // RFC 9568 §6.4 has no event for a new primary address: state and VIPs stay, and
+            // whoever decides by address learns the new one at once.
+            None if readdressed && entry.router.is_active() => {
+                let priority = entry.router.config().priority.number();
+                advertise(entry, priority, out);
+            }
+            None => {}
+            // Sockets take a moment at each start: nothing to speak of.
+            Some(NotReady::SocketsOpening) => {}
+            Some(why) => {
+                if before != Some(why) || !entry.not_ready_said {
+                    entry.not_ready_said = true;
+                    let router = config.name.clone();
+                    self.notice(now, Notice::NotReady { router, why }, out);
+                }
+            }
+        }
+    }
+
+    fn warn_not_advertised(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let count = entry.not_advertised();
+        if count > 0 && entry.mtu > 0 {
+            let router = entry.router.config().name.clone();
+            self.notice(now, Notice::NotAdvertised { router, count }, out);
+        }
+    }
+}
+
+/// Whether a router's new configuration can be taken over while it runs: the rest of it says
+/// which virtual router it is.
+fn same_router(entry: &Entry, new: &config::Router) -> bool {
+    let old = entry.router.config();
+    (old.vrid, old.version, old.family, &old.interface)
+        == (new.vrid, new.version, new.family, &new.interface)
+}
+
+/// max(4 s, 1.5 × Active_Down_Interval, rounded up).
+fn automatic_lifetime(config: &config::Router) -> u32 {
+    let down = active_down_interval(config.version, config.priority, config.advert_interval);
+    let seconds = (down * 3 / 2).as_nanos().div_ceil(1_000_000_000);
+    u32::try_from(seconds).unwrap_or(u32::MAX).max(LIFETIME_MIN)
+}
+
+/// A quarter of the lifetime: three renewals may fail before the kernel acts.
+fn renewal_interval(lifetime: u32) -> Duration {
+    Duration::from_secs(u64::from(lifetime)) / 4
+}

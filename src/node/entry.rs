@@ -1,0 +1,250 @@
+//! One router with everything that the node keeps for it: where it runs, what it sends, what it
+//! heard, what it counts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Instant;
+use super::links::Place;
+use super::notice::{Mismatch, NotReady};
+use super::router::{Reason, Router, State};
+use crate::config::{self, ChecksumMode};
+use crate::wire::vrrp::{AdvertSpec, Auth, SumForm, Version, max_addresses};
+use crate::wire::{Family, IfIndex};
+
+/// Peers whose checksum form is remembered: more than ever share a VRID.
+const PEERS_MAX: usize = 16;
+
+/// A router's number in this process; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct RouterId(pub(super) u64);
+
+/// Counters of one router; names follow RFC 6527 and RFC 8347 where they have one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Times it became active.
+    pub master_transitions: u64,
+    /// Adverts sent, priority 0 included.
+    pub adverts_sent: u64,
+    /// Valid adverts received.
+    pub adverts_received: u64,
+    /// Adverts of priority 0 sent.
+    pub priority_zero_sent: u64,
+    /// Adverts of priority 0 received.
+    pub priority_zero_received: u64,
+    /// Adverts whose interval is another: discarded in version 2, learned in version 3.
+    pub interval_errors: u64,
+    /// Adverts whose addresses are others; accepted.
+    pub address_list_errors: u64,
+    /// Adverts in another version; discarded.
+    pub version_errors: u64,
+    /// Adverts of another authentication type or with another password; discarded.
+    pub auth_errors: u64,
+    /// Adverts of another version, authentication or interval that name our addresses.
+    pub misconfigured: u64,
+    /// Adverts for this VRID, of another version or authentication, that name none of them.
+    pub foreign_cluster: u64,
+    /// Losing adverts heard while active.
+    pub conflicts_won: u64,
+    /// Gratuitous ARP and unsolicited NA sent.
+    pub announcements: u64,
+    /// VIPs put back after someone took them away.
+    pub restored: u64,
+    /// Timers that fired so late that others may have acted meanwhile.
+    pub overslept: u64,
+    /// Packets with our own source address.
+    pub own_packets: u64,
+}
+
+/// The last advert heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LastHeard {
+    pub(super) src: IpAddr,
+    pub(super) priority: u8,
+    pub(super) at: Instant,
+}
+
+/// A router and what belongs to it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) router: Router,
+    /// The interface, while it exists.
+    pub(super) link: Option<IfIndex>,
+    /// The address that adverts are sent from.
+    pub(super) source: Option<IpAddr>,
+    /// Bytes that fit through the link.
+    pub(super) mtu: u32,
+    /// Why it does not take part; `None`: it does.
+    pub(super) not_ready: Option<NotReady>,
+    /// Whether that was said already.
+    pub(super) not_ready_said: bool,
+    /// Places claimed at the moment, in configured order.
+    pub(super) places: Vec<Place>,
+    /// Seconds that the kernel keeps them.
+    pub(super) lifetime: Option<u32>,
+    /// When they are renewed next.
+    pub(super) renew_at: Option<Instant>,
+    /// Where this entry stands in the index of deadlines.
+    pub(super) timers: [Option<Instant>; 2],
+    /// Since when the state is what it is, and why.
+    pub(super) since: Instant,
+    pub(super) reason: Option<Reason>,
+    pub(super) heard: Option<LastHeard>,
+    /// The last misconfigured advert: sender, what differs, when.
+    pub(super) misconfigured: Option<(IpAddr, Mismatch, Instant)>,
+    /// The checksum form last heard, and who sends which.
+    pub(super) sum_heard: Option<SumForm>,
+    pub(super) sums: BTreeMap<IpAddr, SumForm>,
+    pub(super) counters: Counters,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Entry {
+    pub(super) fn new(config: Arc<config::Router>, now: Instant) -> Self {
+        Self {
+            router: Router::new(config),
+            link: None,
+            source: None,
+            mtu: 0,
+            not_ready: Some(NotReady::Starting),
+            not_ready_said: false,
+            places: Vec::new(),
+            lifetime: None,
+            renew_at: None,
+            timers: [None; 2],
+            since: now,
+            reason: None,
+            heard: None,
+            misconfigured: None,
+            sum_heard: None,
+            sums: BTreeMap::new(),
+            counters: Counters::default(),
+            frames: Vec::new(),
+        }
+    }
+
+    /// What this router would have if it were active.
+    pub(super) fn wanted_places(&self) -> Vec<Place> {
+        let Some(index) = self.link.filter(|_| self.router.is_active()) else {
+            return Vec::new();
+        };
+        let config = self.router.config();
+        config.vips.iter().chain(&config.vips_excluded).map(|prefix| (index, *prefix)).collect()
+    }
+
+    /// Name of the state as operators and RFC 9568 have it.
+    pub(super) const fn state_name(&self) -> &'static str {
+        state_name(self.router.state())
+    }
+
+    /// The authentication that this router sends and accepts.
+    pub(super) fn auth(&self) -> Auth {
+        auth_of(self.router.config())
+    }
+
+    /// The complete adverts to send, one for each checksum form in use; made once and kept until
+    /// [`Self::forget_frames`].
+    pub(super) fn frames(&mut self) -> &[Vec<u8>] {
+        if self.frames.is_empty()
+            && let Some(source) = self.source
+        {
+            let priority = self.router.config().priority.number();
+            self.frames = self.make_frames(source, priority);
+        }
+        &self.frames
+    }
+
+    /// The complete adverts that give up: priority 0.
+    pub(super) fn farewell(&self) -> Vec<Vec<u8>> {
+        self.source.map_or_else(Vec::new, |source| self.make_frames(source, 0))
+    }
+
+    /// Something that adverts are made of has changed.
+    pub(super) fn forget_frames(&mut self) {
+        self.frames.clear();
+    }
+
+    /// VIPs that an advert through this link has no room for.
+    pub(super) fn not_advertised(&self) -> usize {
+        let config = self.router.config();
+        config.vips.len().saturating_sub(self.capacity())
+    }
+
+    fn capacity(&self) -> usize {
+        let config = self.router.config();
+        max_addresses(config.version, config.family, self.mtu)
+    }
+
+    fn make_frames(&self, source: IpAddr, priority: u8) -> Vec<Vec<u8>> {
+        let config = self.router.config();
+        let addresses: Vec<IpAddr> =
+            config.vips.iter().take(self.capacity()).map(|prefix| prefix.ip).collect();
+        let frame = |sum: SumForm| {
+            let mut bytes = Vec::new();
+            let spec = AdvertSpec {
+                version: config.version,
+                vrid: config.vrid,
+                priority,
+                interval: config.advert_interval,
+                auth: auth_of(config),
+                addresses: &addresses,
+                sum,
+            };
+            spec.emit_packet(source, &mut bytes);
+            bytes
+        };
+        if config.version == Version::V2 || config.family == Family::V6 {
+            return vec![frame(SumForm::PseudoHeader)];
+        }
+        match config.checksum {
+            ChecksumMode::Auto => vec![frame(self.sum_heard.unwrap_or(SumForm::PseudoHeader))],
+            ChecksumMode::Both => vec![frame(SumForm::PseudoHeader), frame(SumForm::Message)],
+            ChecksumMode::PseudoHeader => vec![frame(SumForm::PseudoHeader)],
+            ChecksumMode::Rfc9568 => vec![frame(SumForm::Message)],
+        }
+    }
+
+    /// Notes the checksum form that `src` sends; returns whether it serves all who were heard
+    /// and whether our own adverts change with it.
+    pub(super) fn note_sum(&mut self, src: IpAddr, sum: SumForm) -> SumNoted {
+        if self.sums.len() < PEERS_MAX || self.sums.contains_key(&src) {
+            self.sums.insert(src, sum);
+        }
+        let auto = self.router.config().checksum == ChecksumMode::Auto;
+        let changed = auto && self.sum_heard != Some(sum);
+        self.sum_heard = Some(sum);
+        if changed {
+            self.forget_frames();
+        }
+        SumNoted { mixed: auto && changed && self.sums.values().any(|form| *form != sum) }
+    }
+}
+
+/// What noting a checksum form showed.
+pub(super) struct SumNoted {
+    /// Peers that send different forms were heard, and one form is all that is sent.
+    pub(super) mixed: bool,
+}
+
+pub(super) const fn state_name(state: State) -> &'static str {
+    match state {
+        State::Initialize => "initialize",
+        State::Backup { .. } => "backup",
+        State::Active { .. } => "active",
+    }
+}
+
+fn auth_of(config: &config::Router) -> Auth {
+    match &config.auth_pass {
+        Some(secret) if config.version == Version::V2 => {
+            // RFC 2338 §5.3.10: left-justified, padded with zeros.
+            let mut data = [0; 8];
+            for (to, from) in data.iter_mut().zip(secret.reveal().bytes()) {
+                *to = from;
+            }
+            Auth::Simple(data)
+        }
+        Some(_) | None => Auth::None,
+    }
+}

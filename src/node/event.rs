@@ -1,0 +1,159 @@
+//! The one door in and the one door out: everything that happens, and everything to do.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::kernel::{Change, Errno, Op, Port, Snapshot};
+use super::notice::Notice;
+use crate::config::Config;
+use crate::wire::IfIndex;
+use crate::wire::vrrp::RxMeta;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// Time passed. Comes last in a turn. `heard_all` is false if packets may still be waiting
+    /// unread: then nobody takes over this turn.
+    Timeout {
+        /// Whether every socket was read empty.
+        heard_all: bool,
+    },
+    /// A VRRP packet came in.
+    Packet {
+        /// Through these sockets.
+        port: Port,
+        /// Addresses and TTL.
+        meta: RxMeta,
+        /// The VRRP message, without IP header and Ethernet padding.
+        bytes: &'a [u8],
+    },
+    /// Something came in that is no IP packet that could carry one.
+    Malformed {
+        /// Through these sockets.
+        port: Port,
+    },
+    /// The kernel reported a change.
+    Kernel(Change),
+    /// Answer to [`Action::Dump`].
+    Dumped(Result<Snapshot, Errno>),
+    /// Answer to [`Action::Apply`]: a result for each of its operations, in order.
+    Applied(Vec<Result<(), Errno>>),
+    /// Answer to [`Action::Open`].
+    Opened {
+        /// Which sockets.
+        port: Port,
+        /// Whether they are there now.
+        result: Result<(), Errno>,
+    },
+    /// Packets could not be sent.
+    SendFailed {
+        /// Through this interface.
+        index: IfIndex,
+        /// Why.
+        errno: Errno,
+        /// How many.
+        count: u32,
+    },
+    /// A configuration to run from now on.
+    Config(Arc<Config>),
+    /// Give up every router and take every address away.
+    Shutdown,
+}
+
+/// How a frame of [`Actions`] is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// A whole IP packet to the VRRP group, through the raw socket of a port.
+    Vrrp(Port),
+    /// A whole Ethernet frame, through the packet socket of an interface.
+    Ethernet(IfIndex),
+}
+
+/// Something for the kernel's thread, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read all links and addresses; answered by [`Event::Dumped`].
+    Dump,
+    /// Do these in order; answered by [`Event::Applied`].
+    Apply(Vec<Op>),
+    /// Open sockets; answered by [`Event::Opened`].
+    Open(Port),
+    /// Close sockets, if open.
+    Close(Port),
+}
+
+/// Everything to do after a turn; reused from turn to turn.
+#[derive(Debug, Default)]
+pub struct Actions {
+    bytes: Vec<u8>,
+    frames: Vec<(Via, Range<usize>)>,
+    /// For the kernel's thread, in order.
+    pub kernel: Vec<Action>,
+    /// For the log.
+    pub notices: Vec<Notice>,
+    /// A router changed its state: what others are told of this node is out of date.
+    pub states_changed: bool,
+}
+
+impl Actions {
+    /// Frames to send, in order.
+    pub fn frames(&self) -> impl Iterator<Item = (Via, &[u8])> {
+        self.frames.iter().map(|(via, at)| (*via, self.bytes.get(at.clone()).unwrap_or_default()))
+    }
+
+    /// Number of frames to send.
+    #[must_use]
+    pub const fn frame_count(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Forgets everything; keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.frames.clear();
+        self.kernel.clear();
+        self.notices.clear();
+        self.states_changed = false;
+    }
+
+    /// Appends a frame that `write` makes.
+    pub(super) fn frame(&mut self, via: Via, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.frames.push((via, start..self.bytes.len()));
+    }
+}
+
+/// What came in during one turn, kept in one piece of memory until the clock was read.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+    packets: Vec<(Port, RxMeta, Range<usize>)>,
+    events: Vec<Event<'static>>,
+}
+
+impl Inbox {
+    /// Adds a packet.
+    pub fn packet(&mut self, port: Port, meta: RxMeta, bytes: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.packets.push((port, meta, start..self.bytes.len()));
+    }
+
+    /// Adds anything else.
+    pub fn event(&mut self, event: Event<'static>) {
+        self.events.push(event);
+    }
+
+    /// Hands everything to `take` and forgets it: first what changed on the box, then packets.
+    pub(super) fn drain(&mut self, mut take: impl FnMut(Event<'_>)) {
+        for event in self.events.drain(..) {
+            take(event);
+        }
+        for (port, meta, at) in self.packets.drain(..) {
+            let bytes = self.bytes.get(at).unwrap_or_default();
+            take(Event::Packet { port, meta, bytes });
+        }
+        self.bytes.clear();
+    }
+}

@@ -1,0 +1,172 @@
+//! What is on the box, as the kernel last said: links and addresses.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::kernel::{Address, Change, IFA_PROTO_HAVIP, Link, Snapshot};
+use crate::config::{IfName, Prefix};
+use crate::wire::{Family, IfIndex};
+
+/// An address on a link: what it is known by.
+pub(super) type Place = (IfIndex, Prefix);
+
+/// Links and addresses, kept by notifications and replaced by dumps.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    links: BTreeMap<IfIndex, Link>,
+    /// With the order of their appearance: the first address of a link is its primary one.
+    addresses: BTreeMap<Place, (u64, Address)>,
+    appeared: u64,
+}
+
+/// What a change was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Touched {
+    /// Nothing that was not known.
+    Nothing,
+    /// A link, and all of its addresses if it went.
+    Link(IfIndex),
+    /// One address.
+    Address(Place),
+}
+
+impl Links {
+    /// Takes everything from a dump in place of what was known.
+    pub(super) fn replace(&mut self, snapshot: Snapshot) {
+        self.links = snapshot.links.into_iter().map(|link| (link.index, link)).collect();
+        let before = std::mem::take(&mut self.addresses);
+        for address in snapshot.addresses {
+            let place = (address.index, address.prefix);
+            let order = before.get(&place).map(|(order, _)| *order);
+            self.insert(place, order, address);
+        }
+    }
+
+    /// Takes one change.
+    pub(super) fn apply(&mut self, change: &Change) -> Touched {
+        match change {
+            Change::Link(link) => {
+                if self.links.get(&link.index) == Some(link) {
+                    return Touched::Nothing;
+                }
+                self.links.insert(link.index, link.clone());
+                Touched::Link(link.index)
+            }
+            Change::LinkGone(index) => {
+                self.addresses.retain(|(at, _), _| at != index);
+                match self.links.remove(index) {
+                    Some(_) => Touched::Link(*index),
+                    None => Touched::Nothing,
+                }
+            }
+            Change::Address(address) => {
+                let place = (address.index, address.prefix);
+                let known = self.addresses.get(&place).copied();
+                if known.is_some_and(|(_, known)| known == *address) {
+                    return Touched::Nothing;
+                }
+                self.insert(place, known.map(|(order, _)| order), *address);
+                Touched::Address(place)
+            }
+            Change::AddressGone { index, prefix } => {
+                let place = (*index, *prefix);
+                match self.addresses.remove(&place) {
+                    Some(_) => Touched::Address(place),
+                    None => Touched::Nothing,
+                }
+            }
+            // The caller asks for a dump.
+            Change::Overrun => Touched::Nothing,
+        }
+    }
+
+    fn insert(&mut self, place: Place, order: Option<u64>, address: Address) {
+        let order = order.unwrap_or_else(|| {
+            self.appeared += 1;
+            self.appeared
+        });
+        self.addresses.insert(place, (order, address));
+    }
+
+    /// Takes note that the kernel acknowledged one of our additions, before it tells everybody.
+    pub(super) fn acknowledged(&mut self, index: IfIndex, prefix: Prefix) {
+        let place = (index, prefix);
+        if self.links.contains_key(&index) && !self.addresses.contains_key(&place) {
+            let address = Address {
+                index,
+                prefix,
+                secondary: false,
+                tentative: false,
+                permanent: false,
+                link_scope: false,
+                proto: IFA_PROTO_HAVIP,
+            };
+            self.insert(place, None, address);
+        }
+    }
+
+    /// Takes note that an address is gone.
+    pub(super) fn forget_address(&mut self, place: &Place) {
+        self.addresses.remove(place);
+    }
+
+    pub(super) fn link(&self, index: IfIndex) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
+    pub(super) fn by_name(&self, name: &IfName) -> Option<&Link> {
+        self.links.values().find(|link| link.name == *name)
+    }
+
+    pub(super) fn address(&self, place: &Place) -> Option<&Address> {
+        self.addresses.get(place).map(|(_, address)| address)
+    }
+
+    /// Every address on the box.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.addresses.values().map(|(_, address)| address)
+    }
+
+    /// The address that adverts of `family` are sent from (RFC 9568 §5.1.1.1, §5.1.2.1): the
+    /// link's first IPv4 address, or its first usable link-local one. `ours` tells the VIPs that
+    /// this daemon put there, which must not be it.
+    pub(super) fn primary(
+        &self,
+        index: IfIndex,
+        family: Family,
+        ours: impl Fn(&Address) -> bool,
+    ) -> Option<IpAddr> {
+        self.entries_of(index)
+            .filter(|(_, address)| Family::of(&address.prefix.ip) == family && !ours(address))
+            .filter(|(_, address)| match family {
+                Family::V4 => !address.secondary,
+                Family::V6 => address.link_scope && !address.tentative,
+            })
+            .min_by_key(|(order, _)| *order)
+            .map(|(_, address)| address.prefix.ip)
+    }
+
+    /// Whether `ip` still is an address of this link that adverts may be sent from.
+    pub(super) fn has_source(
+        &self,
+        index: IfIndex,
+        ip: &IpAddr,
+        ours: impl Fn(&Address) -> bool,
+    ) -> bool {
+        self.entries_of(index).any(|(_, address)| {
+            address.prefix.ip == *ip
+                && !ours(address)
+                && !address.tentative
+                && (ip.is_ipv6() || !address.secondary)
+        })
+    }
+
+    fn entries_of(&self, index: IfIndex) -> impl Iterator<Item = &(u64, Address)> {
+        self.addresses
+            .range((index, LOWEST)..)
+            .take_while(move |((at, _), _)| *at == index)
+            .map(|(_, entry)| entry)
+    }
+}
+
+const LOWEST: Prefix = Prefix { ip: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), len: 0 };

@@ -1,0 +1,439 @@
+//! What the core wants logged, as typed values: tests read them, and the thread that sends
+//! adverts formats nothing.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::kernel::Errno;
+use super::router::Reason;
+use crate::config::{IfName, Prefix, RouterName};
+use crate::wire::Family;
+use crate::wire::vrrp::{Centis, Discard, Version};
+
+/// How loud a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Something does not work, and someone has to do something.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// What an operator wants to read afterwards.
+    Info,
+}
+
+/// Something worth a line in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A router changed its state.
+    Transition {
+        /// Which.
+        router: RouterName,
+        /// From and to.
+        states: (&'static str, &'static str),
+        /// Why.
+        reason: Reason,
+    },
+    /// A router cannot take part.
+    NotReady {
+        /// Which.
+        router: RouterName,
+        /// What is missing.
+        why: NotReady,
+    },
+    /// A router that others believed inactive announces its addresses again.
+    Reannounced {
+        /// Which.
+        router: RouterName,
+        /// Why.
+        reason: Reason,
+    },
+    /// The takeover timer fired late; listening for one advert more.
+    Overslept {
+        /// Which.
+        router: RouterName,
+        /// How late.
+        late: Duration,
+    },
+    /// An advert names this router's addresses but is configured otherwise.
+    Misconfigured {
+        /// Which.
+        router: RouterName,
+        /// The sender.
+        src: IpAddr,
+        /// What differs.
+        mismatch: Mismatch,
+        /// Whether this router stays backup because of it (else it is active, and both are).
+        backup: bool,
+    },
+    /// An advert for this VRID, of another kind, names none of its addresses.
+    ForeignCluster {
+        /// Which router has the same VRID.
+        router: RouterName,
+        /// The sender.
+        src: IpAddr,
+    },
+    /// An accepted advert differs from what is configured here.
+    Differs {
+        /// Which.
+        router: RouterName,
+        /// The sender.
+        src: IpAddr,
+        /// In what.
+        what: Difference,
+    },
+    /// No single checksum form serves everybody who was heard.
+    ChecksumForms {
+        /// Which.
+        router: RouterName,
+    },
+    /// Packets were discarded.
+    Discarded {
+        /// Where they came in.
+        interface: IfName,
+        /// Their family.
+        family: Family,
+        /// The sender of the last one.
+        src: Option<IpAddr>,
+        /// Which rule it broke.
+        reason: Discard,
+        /// How many so far.
+        count: u64,
+    },
+    /// Someone took a VIP away; it is put back.
+    Restoring {
+        /// Whose.
+        router: RouterName,
+        /// Which.
+        address: Prefix,
+    },
+    /// An address could not be added, renewed or removed.
+    AddressFailed {
+        /// Which.
+        address: Prefix,
+        /// On which interface, if it is still there.
+        interface: Option<IfName>,
+        /// "add", "renew" or "remove".
+        doing: &'static str,
+        /// Why.
+        errno: Errno,
+    },
+    /// A VIP is on the interface already, and not from havip.
+    HeldByOther {
+        /// Whose.
+        router: RouterName,
+        /// Which.
+        address: Prefix,
+    },
+    /// Addresses of an earlier run were found.
+    Leftovers {
+        /// How many.
+        count: usize,
+    },
+    /// More VIPs than an advert can carry.
+    NotAdvertised {
+        /// Whose.
+        router: RouterName,
+        /// How many are held without being advertised.
+        count: usize,
+    },
+    /// Packets could not be sent.
+    SendFailed {
+        /// Where.
+        interface: IfName,
+        /// Why.
+        errno: Errno,
+        /// How many so far.
+        count: u64,
+    },
+    /// Reading links and addresses failed.
+    DumpFailed {
+        /// Why.
+        errno: Errno,
+    },
+    /// The kernel's notifications overflowed; everything is read again.
+    Overrun,
+    /// Everything is given up; the daemon is about to end.
+    Stopping,
+}
+
+/// Why a router does not take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// The kernel's links and addresses are not read yet, or leftovers not removed.
+    Starting,
+    /// No such interface.
+    NoInterface,
+    /// It is administratively down.
+    LinkDown,
+    /// It has no carrier, or is dormant.
+    NoCarrier,
+    /// It has no primary IPv4 address, or no usable link-local IPv6 address.
+    NoAddress,
+    /// Its sockets are being opened.
+    SocketsOpening,
+    /// Its sockets could not be opened.
+    SocketsFailed(Errno),
+    /// The daemon is stopping.
+    Stopping,
+}
+
+/// In what an advert of our own cluster is configured otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The sender's version.
+    Version(Version),
+    /// The sender authenticates otherwise: none, a password, another type, or another password.
+    Auth(&'static str),
+    /// The sender's interval (version 2, which requires it to be equal).
+    Interval(Centis),
+}
+
+/// In what an accepted advert differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// The sender's interval; version 3 learns it.
+    Interval(Centis),
+    /// The list of addresses.
+    Addresses,
+    /// Nothing, and that is odd: the same priority.
+    SamePriority(u8),
+}
+
+impl Notice {
+    /// How loud it is.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::AddressFailed { .. }
+            | Self::DumpFailed { .. }
+            | Self::Misconfigured { .. }
+            | Self::SendFailed { .. } => Level::Error,
+            Self::ChecksumForms { .. }
+            | Self::Differs { .. }
+            | Self::Discarded { .. }
+            | Self::ForeignCluster { .. }
+            | Self::HeldByOther { .. }
+            | Self::Leftovers { .. }
+            | Self::NotAdvertised { .. }
+            | Self::NotReady { .. }
+            | Self::Overrun
+            | Self::Overslept { .. }
+            | Self::Reannounced { .. }
+            | Self::Restoring { .. } => Level::Warn,
+            Self::Stopping | Self::Transition { .. } => Level::Info,
+        }
+    }
+
+    /// Notices with the same key come at most once a second; `None` is never held back.
+    pub(super) fn limit_key(&self) -> Option<LimitKey> {
+        let of_router = |kind: u8, router: &RouterName| Some((kind, router.as_str().to_owned()));
+        let of_interface = |kind, interface: &IfName| Some((kind, interface.as_str().to_owned()));
+        match self {
+            Self::Misconfigured { router, .. } => of_router(1, router),
+            Self::ForeignCluster { router, .. } => of_router(2, router),
+            Self::Differs { router, .. } => of_router(3, router),
+            Self::ChecksumForms { router } => of_router(4, router),
+            Self::Reannounced { router, .. } => of_router(5, router),
+            Self::Restoring { router, .. } => of_router(6, router),
+            Self::Overslept { router, .. } => of_router(7, router),
+            Self::SendFailed { interface, .. } => of_interface(8, interface),
+            Self::AddressFailed { .. } => Some((9, String::new())),
+            Self::Overrun => Some((10, String::new())),
+            Self::DumpFailed { .. } => Some((11, String::new())),
+            Self::Discarded { interface, reason, .. } => {
+                of_interface(20_u8.saturating_add(*reason as u8), interface)
+            }
+            Self::HeldByOther { .. }
+            | Self::Leftovers { .. }
+            | Self::NotAdvertised { .. }
+            | Self::NotReady { .. }
+            | Self::Stopping
+            | Self::Transition { .. } => None,
+        }
+    }
+}
+
+/// What notices are held back by.
+pub(super) type LimitKey = (u8, String);
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transition { router, states: (from, to), reason } => {
+                write!(f, "({router}) {from} -> {to}: {reason}")
+            }
+            Self::NotReady { router, why } => write!(f, "({router}) not taking part: {why}"),
+            Self::Reannounced { router, reason } => {
+                write!(f, "({router}) announcing its addresses again: {reason}")
+            }
+            Self::Overslept { router, late } => write!(
+                f,
+                "({router}) the takeover timer fired {} ms late: this machine or process stood \
+                 still; listening for one advert more",
+                late.as_millis()
+            ),
+            Self::Misconfigured { router, src, mismatch, backup } => {
+                let then = if *backup {
+                    "staying backup"
+                } else {
+                    "both are active until one of them is changed"
+                };
+                write!(
+                    f,
+                    "({router}) {src} advertises addresses of this router {mismatch}; {then}; {}",
+                    mismatch.way_out()
+                )
+            }
+            Self::ForeignCluster { router, src } => write!(
+                f,
+                "({router}) {src} uses the same VRID for other addresses: another cluster; give \
+                 one of them another VRID"
+            ),
+            Self::Differs { router, src, what } => {
+                write!(f, "({router}) advert from {src} {what}")
+            }
+            Self::ChecksumForms { router } => write!(
+                f,
+                "({router}) peers send both checksum forms, and one may not accept the other's; \
+                 set checksum = \"both\", or change the peers"
+            ),
+            Self::Discarded { interface, family, src, reason, count } => {
+                write!(f, "{interface}: discarded {count} {family} packet(s), {reason}")?;
+                src.map_or(Ok(()), |src| write!(f, ", the last one from {src}"))
+            }
+            Self::Restoring { router, address } => {
+                write!(f, "({router}) someone removed {address}; putting it back")
+            }
+            Self::AddressFailed { address, interface, doing, errno } => {
+                write!(f, "cannot {doing} {address}")?;
+                if let Some(interface) = interface {
+                    write!(f, " on {interface}")?;
+                }
+                write!(f, ": {errno}; trying again")
+            }
+            Self::HeldByOther { router, address } => write!(
+                f,
+                "({router}) {address} is on the interface already and not from havip: left alone; \
+                 remove it, or give the router priority 255 if the address is this box's own"
+            ),
+            Self::Leftovers { count } => {
+                write!(f, "removing {count} address(es) that an earlier run left behind")
+            }
+            Self::NotAdvertised { router, count } => write!(
+                f,
+                "({router}) {count} VIP(s) do not fit into an advert: held, but not advertised; \
+                 move them to vips_excluded or to another router"
+            ),
+            Self::SendFailed { interface, errno, count } => {
+                write!(f, "{interface}: {count} packet(s) not sent: {errno}")
+            }
+            Self::DumpFailed { errno } => {
+                write!(f, "cannot read links and addresses from the kernel: {errno}; trying again")
+            }
+            Self::Overrun => {
+                f.write_str("the kernel's notifications overflowed: reading everything again")
+            }
+            Self::Stopping => f.write_str("giving up all routers"),
+        }
+    }
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("starting"),
+            Self::NoInterface => f.write_str("its interface does not exist"),
+            Self::LinkDown => f.write_str("its interface is down"),
+            Self::NoCarrier => f.write_str("its interface has no carrier"),
+            Self::NoAddress => f.write_str(
+                "its interface has no address to send from (IPv4: a primary address, IPv6: a \
+                 link-local one that is not tentative)",
+            ),
+            Self::SocketsOpening => f.write_str("its sockets are being opened"),
+            Self::SocketsFailed(errno) => write!(f, "its sockets could not be opened: {errno}"),
+            Self::Stopping => f.write_str("the daemon is stopping"),
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => write!(f, "in {version}"),
+            Self::Auth(what) => write!(f, "with {what}"),
+            Self::Interval(interval) => write!(f, "every {interval} s"),
+        }
+    }
+}
+
+impl Mismatch {
+    fn way_out(self) -> String {
+        match self {
+            Self::Version(version) => {
+                let profile = if version == Version::V2 {
+                    " (beside agents of the original havip: profile = \"original\")"
+                } else {
+                    ""
+                };
+                format!("set version = \"{}\"{profile} here", version.number())
+            }
+            Self::Auth(_) => "set auth_pass alike on all".to_owned(),
+            Self::Interval(interval) => format!("set advert_interval = {interval} here"),
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interval(interval) => {
+                write!(f, "has another interval, {interval} s; set advert_interval alike on all")
+            }
+            Self::Addresses => f.write_str("lists other addresses; set vips alike on all"),
+            Self::SamePriority(priority) => {
+                write!(f, "has the same priority, {priority}; the higher address decides")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Startup => f.write_str("ready"),
+            Self::Owner => f.write_str("priority 255 owns its addresses"),
+            Self::NoResponse => f.write_str("no active router was heard"),
+            Self::Resigned => f.write_str("the active router gave up"),
+            Self::Preempted => f.write_str("this router has the higher priority"),
+            Self::Outranked(src) => write!(f, "{src} has precedence"),
+            Self::ConflictWon(src) => write!(f, "{src} was active as well, with less precedence"),
+            Self::Overslept => f.write_str("this machine or process stood still for too long"),
+            Self::Shutdown => f.write_str("not ready any more"),
+        }
+    }
+}
+
+impl fmt::Display for Errno {
+    /// The number: the core has no table of the kernel's texts.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            1 => "operation not permitted (EPERM)",
+            2 => "no such thing (ENOENT)",
+            5 => "no answer from the kernel (EIO)",
+            11 => "queue full (EAGAIN)",
+            12 => "out of memory (ENOMEM)",
+            13 => "permission denied (EACCES)",
+            17 => "exists already (EEXIST)",
+            19 => "no such interface (ENODEV)",
+            22 => "invalid argument (EINVAL)",
+            90 => "packet too long (EMSGSIZE)",
+            99 => "address not there (EADDRNOTAVAIL)",
+            100 => "interface is down (ENETDOWN)",
+            101 => "network unreachable (ENETUNREACH)",
+            105 => "no buffer space (ENOBUFS)",
+            number => return write!(f, "kernel error {number}"),
+        };
+        f.write_str(name)
+    }
+}

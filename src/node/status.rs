@@ -1,0 +1,228 @@
+//! What the node shows of itself: for operators, the control socket and metrics.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::entry::{Counters, Entry};
+use super::router::{State, Waiting};
+use super::{Dump, Instant, Node, Phase};
+use crate::config::RouterName;
+use crate::wire::vrrp::SumForm;
+
+/// Everything that one node shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeStatus {
+    /// `reading`, `cleaning`, `running` or `stopping`.
+    pub phase: &'static str,
+    /// Whether what is known of links and addresses is up to date.
+    pub kernel_in_sync: bool,
+    /// Each router, in the order of their names.
+    pub routers: Vec<RouterStatus>,
+    /// Each pair of sockets.
+    pub ports: Vec<PortStatus>,
+}
+
+/// One router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouterStatus {
+    /// Its name.
+    pub name: String,
+    /// On the wire.
+    pub vrid: u8,
+    /// 2 or 3.
+    pub version: u8,
+    /// `IPv4` or `IPv6`.
+    pub family: String,
+    /// Where it runs.
+    pub interface: String,
+    /// `initialize`, `backup` or `active`.
+    pub state: &'static str,
+    /// Milliseconds since it is in this state.
+    pub since_ms: u64,
+    /// Why it came into this state.
+    pub reason: Option<String>,
+    /// Why it does not take part; absent when it does.
+    pub not_ready: Option<String>,
+    /// A backup that will not take over: which misconfigured advert it heard.
+    pub held_back: Option<String>,
+    /// 1 to 255.
+    pub priority: u8,
+    /// Seconds.
+    pub advert_interval: String,
+    /// Active_Adver_Interval in seconds.
+    pub active_adver_interval: String,
+    /// The address that adverts are sent from.
+    pub source: Option<String>,
+    /// Who was heard last: address, priority and milliseconds ago.
+    pub heard: Option<HeardStatus>,
+    /// The form of the checksum last heard: `rfc9568` or `pseudo_header`.
+    pub checksum_heard: Option<&'static str>,
+    /// Advertised VIPs.
+    pub vips: Vec<AddressStatus>,
+    /// The others.
+    pub vips_excluded: Vec<AddressStatus>,
+    /// VIPs that an advert has no room for.
+    pub not_advertised: usize,
+    /// Seconds that the kernel keeps an address without the daemon; absent: for ever.
+    pub address_lifetime: Option<u32>,
+    /// Counters since the router was configured.
+    pub counters: Counters,
+}
+
+/// The last advert heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeardStatus {
+    /// The sender.
+    pub address: String,
+    /// Its priority.
+    pub priority: u8,
+    /// How long ago, in milliseconds.
+    pub ago_ms: u64,
+}
+
+/// One VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AddressStatus {
+    /// The address, with its prefix length unless it is a host address.
+    pub address: String,
+    /// `present`, `absent`, `missing` (wanted, and not there yet or again), `leaving` (there, and
+    /// not wanted), or `not ours` (on the interface, and not from havip).
+    pub state: &'static str,
+}
+
+/// One pair of sockets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PortStatus {
+    /// Its interface's name, or index if it is gone.
+    pub interface: String,
+    /// `IPv4` or `IPv6`.
+    pub family: String,
+    /// Packets discarded, by reason.
+    pub discarded: BTreeMap<&'static str, u64>,
+    /// Packets for VRIDs that nobody here runs.
+    pub unknown_vrid: u64,
+    /// Packets that were no IP packet.
+    pub malformed: u64,
+    /// Packets that could not be sent through this interface, all kinds.
+    pub send_errors: u64,
+}
+
+/// A router's state in short, for those who tell others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouterState {
+    /// Which.
+    pub name: RouterName,
+    /// Whether it holds the addresses.
+    pub active: bool,
+}
+
+impl Node {
+    /// What is shown at `now`.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> NodeStatus {
+        let routers = self
+            .by_name
+            .values()
+            .filter_map(|id| self.entries.get(id))
+            .map(|entry| self.router_status(now, entry))
+            .collect();
+        let ports = self
+            .ports
+            .counters
+            .iter()
+            .map(|(port, counters)| PortStatus {
+                interface: self
+                    .links
+                    .link(port.index)
+                    .map_or_else(|| port.index.0.to_string(), |link| link.name.to_string()),
+                family: port.family.to_string(),
+                discarded: counters
+                    .discarded
+                    .iter()
+                    .map(|(reason, count)| (reason.name(), *count))
+                    .collect(),
+                unknown_vrid: counters.unknown_vrid,
+                malformed: counters.malformed,
+                send_errors: self.ports.send_errors.get(&port.index).copied().unwrap_or(0),
+            })
+            .collect();
+        NodeStatus {
+            phase: match self.phase {
+                Phase::Reading => "reading",
+                Phase::Cleaning => "cleaning",
+                Phase::Running => "running",
+                Phase::Stopping => "stopping",
+            },
+            kernel_in_sync: self.dump == Dump::Idle,
+            routers,
+            ports,
+        }
+    }
+
+    /// Which routers hold their addresses.
+    pub fn states(&self) -> impl Iterator<Item = RouterState> {
+        self.entries.values().map(|entry| RouterState {
+            name: entry.router.config().name.clone(),
+            active: entry.router.is_active(),
+        })
+    }
+
+    fn router_status(&self, now: Instant, entry: &Entry) -> RouterStatus {
+        let config = entry.router.config();
+        let addresses = |prefixes: &[crate::config::Prefix]| {
+            prefixes.iter().map(|prefix| self.address_status(entry, *prefix)).collect()
+        };
+        let guarded =
+            matches!(entry.router.state(), State::Backup { waiting: Waiting::Guarded, .. });
+        let held_back = entry.misconfigured.filter(|_| guarded).map(|(src, mismatch, _)| {
+            format!("{src} advertises this router's addresses {mismatch}")
+        });
+        RouterStatus {
+            name: config.name.to_string(),
+            vrid: config.vrid.number(),
+            version: config.version.number(),
+            family: config.family.to_string(),
+            interface: config.interface.to_string(),
+            state: entry.state_name(),
+            since_ms: millis(now, entry.since),
+            reason: entry.reason.map(|reason| reason.to_string()),
+            not_ready: entry.not_ready.map(|why| why.to_string()),
+            held_back,
+            priority: config.priority.number(),
+            advert_interval: config.advert_interval.to_string(),
+            active_adver_interval: entry.router.active_adver_interval().to_string(),
+            source: entry.source.map(|source| source.to_string()),
+            heard: entry.heard.map(|heard| HeardStatus {
+                address: heard.src.to_string(),
+                priority: heard.priority,
+                ago_ms: millis(now, heard.at),
+            }),
+            checksum_heard: entry.sum_heard.map(|sum| match sum {
+                SumForm::Message => "rfc9568",
+                SumForm::PseudoHeader => "pseudo_header",
+            }),
+            vips: addresses(&config.vips),
+            vips_excluded: addresses(&config.vips_excluded),
+            not_advertised: if entry.mtu > 0 { entry.not_advertised() } else { 0 },
+            address_lifetime: entry.lifetime,
+            counters: entry.counters.clone(),
+        }
+    }
+
+    fn address_status(&self, entry: &Entry, prefix: crate::config::Prefix) -> AddressStatus {
+        let there = entry.link.and_then(|index| self.links.address(&(index, prefix)));
+        let state = match (there, entry.router.is_active()) {
+            (Some(address), _) if !self.claims.is_ours(address) => "not ours",
+            (Some(_), true) => "present",
+            (Some(_), false) => "leaving",
+            (None, true) => "missing",
+            (None, false) => "absent",
+        };
+        AddressStatus { address: prefix.to_string(), state }
+    }
+}
+
+fn millis(now: Instant, then: Instant) -> u64 {
+    u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX)
+}

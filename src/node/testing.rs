@@ -1,0 +1,42 @@
+//! What tests of the node are made from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{ChecksumMode, Config, IfName, Lifetime, NodeName, Prefix, Router, RouterName};
+use crate::wire::Family;
+use crate::wire::vrrp::{Centis, Priority, Version, Vrid};
+
+/// A version 3 IPv4 router with priority 100 and an interval of 1 s, VIP 10.0.0.`vrid`.
+pub(crate) fn router(vrid: u8) -> Router {
+    Router {
+        name: RouterName::new(&vrid.to_string()).unwrap(),
+        vrid: Vrid::new(vrid).unwrap(),
+        version: Version::V3,
+        family: Family::V4,
+        interface: IfName::new("eth0").unwrap(),
+        priority: Priority::DEFAULT,
+        preempt: true,
+        preempt_delay: Duration::ZERO,
+        advert_interval: Centis(100),
+        auth_pass: None,
+        vips: vec![Prefix::host([10, 0, 0, vrid].into())],
+        vips_excluded: Vec::new(),
+        checksum: ChecksumMode::Auto,
+        address_lifetime: Lifetime::Auto,
+        check: None,
+    }
+}
+
+/// A configuration of these routers.
+pub(crate) fn config(routers: impl IntoIterator<Item = Router>) -> Arc<Config> {
+    let routers: BTreeMap<_, _> =
+        routers.into_iter().map(|router| (router.name.clone(), Arc::new(router))).collect();
+    Arc::new(Config { node: NodeName::new("gw").unwrap(), node_ip: None, routers })
+}
+
+/// A priority that is one.
+pub(crate) fn priority(number: u8) -> Priority {
+    Priority::new(number).unwrap()
+}
