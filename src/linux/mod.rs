@@ -1,1 +1,18 @@
-//! Placeholder module.
+//! The kernel's edge: netlink, raw and packet sockets, clock, signals. The only `unsafe` of the
+//! crate, one system call a block.
+//!
+//! Nothing here decides. What it speaks with the core is in [`crate::node::kernel`].
+
+pub mod clock;
+pub mod lock;
+pub mod netlink;
+pub mod netns;
+mod packet_socket;
+pub mod rt;
+pub mod signals;
+mod sys;
+mod vrrp_socket;
+
+pub use packet_socket::PacketSocket;
+pub use sys::{MAX_SEND, hostname};
+pub use vrrp_socket::{Received, RecvBatch, VrrpSocket};

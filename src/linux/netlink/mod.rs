@@ -1,0 +1,16 @@
+//! rtnetlink: neli's types and serialisation on sockets of our own.
+//!
+//! neli's own sockets start a thread and wait inside; here each socket belongs to one thread that
+//! knows when it may wait. [`Requests`] waits (for the thread that may), [`Notifications`] never.
+
+mod encode;
+mod links;
+mod notifications;
+mod parse;
+mod requests;
+mod routes;
+mod socket;
+
+pub use notifications::Notifications;
+pub use requests::Requests;
+pub use routes::default_gateways;
