@@ -8,11 +8,13 @@ pub mod lock;
 pub mod netlink;
 pub mod netns;
 mod packet_socket;
+mod poll;
 pub mod rt;
 pub mod signals;
 mod sys;
 mod vrrp_socket;
 
 pub use packet_socket::PacketSocket;
+pub use poll::register;
 pub use sys::{MAX_SEND, hostname};
 pub use vrrp_socket::{Received, RecvBatch, VrrpSocket};

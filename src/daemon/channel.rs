@@ -1,0 +1,73 @@
+//! How the threads speak: bounded queues and a bell, so that the one that sends adverts never
+//! waits, and never takes a lock that another thread may hold.
+//!
+//! Receivers of [`std::sync::mpsc`] that wait register themselves under a lock that the sender
+//! takes to wake them. So nobody waits there: whoever has nothing to do waits at its [`Bell`].
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+/// The ringing end of a bell.
+#[derive(Debug)]
+pub struct Ringer(UnixStream);
+
+/// The hearing end of a bell. Readable once it has rung.
+#[derive(Debug)]
+pub struct Bell(UnixStream);
+
+/// A bell: any number of rings before a look count as one.
+///
+/// # Errors
+/// What socketpair(2) says: out of descriptors or memory.
+pub fn bell() -> io::Result<(Ringer, Bell)> {
+    let (ringer, bell) = UnixStream::pair()?;
+    ringer.set_nonblocking(true)?;
+    Ok((Ringer(ringer), Bell(bell)))
+}
+
+impl Ringer {
+    /// Rings. Never waits.
+    pub fn ring(&self) {
+        // Full: it has rung often enough. Any other failure: nobody is there to hear it.
+        let _ = (&self.0).write(&[1]);
+    }
+
+    /// Another ringer of the same bell.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+}
+
+impl Bell {
+    /// Waits until it rings; `false` if nobody is left to ring it.
+    pub fn wait(&self) -> bool {
+        let mut rings = [0; 64];
+        loop {
+            match (&self.0).read(&mut rings) {
+                Ok(0) => return false,
+                Ok(_) => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// The stream under it, for those who wait for several things at once; made not to block.
+    ///
+    /// # Errors
+    /// None that Linux is known to give.
+    pub fn into_stream(self) -> io::Result<UnixStream> {
+        self.0.set_nonblocking(true)?;
+        Ok(self.0)
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

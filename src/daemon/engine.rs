@@ -1,0 +1,391 @@
+//! The thread that sends adverts: waits, drains every socket, reads the clock, lets the node
+//! decide, sends. It does nothing that can block: no disk, no name, no store, no log, no request
+//! to the kernel that takes its lock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
+use std::time::Duration;
+
+use polling::{Events, Poller};
+
+use super::channel::Ringer;
+use super::kernel::{Answer, Job, Sockets, errno};
+use crate::config::Config;
+use crate::linux::netlink::Notifications;
+use crate::linux::signals::{Signal, SignalFd};
+use crate::linux::{MAX_SEND, RecvBatch, clock, register};
+use crate::node::kernel::{Change, Errno, Port};
+use crate::node::notice::Notice;
+use crate::node::{
+    Action, Actions, Event, Host, Inbox, Instant, Node, NodeStatus, RouterState, Via, turn,
+};
+use crate::wire::ip::parse_ipv4;
+use crate::wire::vrrp::RxMeta;
+use crate::wire::{Family, IfIndex};
+
+/// Reads of one socket in one turn, of up to 32 packets each: beyond that, others have their turn.
+const READS_MAX: usize = 8;
+/// Changes read in one turn.
+const CHANGES_MAX: usize = 1024;
+/// A turn whose draining took longer than this drains again: the process may have stood still in
+/// between, and what arrived meanwhile must be heard before anything is said.
+const DRAIN_STALE: Duration = Duration::from_millis(1);
+/// How often it drains again.
+const DRAINS_MAX: usize = 4;
+/// Longest wait without a deadline.
+const IDLE: Duration = Duration::from_secs(60);
+/// Longest wait while jobs found no room.
+const JOBS_RETRY: Duration = Duration::from_millis(10);
+
+const NOTIFICATIONS: usize = 0;
+const SIGNALS: usize = 1;
+const FIRST_SOCKET: usize = 2;
+
+/// What others want of the engine.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Run this from now on.
+    Config(Arc<Config>),
+    /// Show yourself.
+    Status(SyncSender<NodeStatus>),
+    /// Give up everything and end.
+    Shutdown,
+}
+
+/// What the engine tells the control thread.
+#[derive(Debug)]
+pub(super) enum Report {
+    Notice(Notice),
+    /// Which routers hold their addresses now.
+    States(Vec<RouterState>),
+    /// It has ended, after giving up everything.
+    Stopped,
+}
+
+/// Everything that the engine is connected to.
+pub(super) struct Wiring {
+    pub(super) poller: Arc<Poller>,
+    pub(super) notifications: Notifications,
+    pub(super) signals: SignalFd,
+    pub(super) requests: Receiver<Request>,
+    pub(super) jobs: SyncSender<Job>,
+    pub(super) kernel: Ringer,
+    pub(super) answers: Receiver<Answer>,
+    pub(super) reports: SyncSender<Report>,
+    pub(super) control: Ringer,
+    /// Notices that found the queue full.
+    pub(super) notices_lost: Arc<AtomicU64>,
+}
+
+struct Engine {
+    wiring: Wiring,
+    events: Events,
+    batch: RecvBatch,
+    changes: Vec<Change>,
+    /// Sockets by their key with the poller, and keys by port.
+    sockets: BTreeMap<usize, Box<Sockets>>,
+    keys: BTreeMap<Port, usize>,
+    next_key: usize,
+    /// Jobs that found the queue full.
+    jobs_waiting: VecDeque<Job>,
+    /// Failures to send, told to the node in the next turn.
+    failed: Vec<(IfIndex, Errno, u32)>,
+    status_wanted: Vec<SyncSender<NodeStatus>>,
+    states_unsent: bool,
+    /// When the poller returned.
+    woke_at: Instant,
+}
+
+/// Runs until everything is given up after a `Shutdown`.
+///
+/// # Errors
+/// What the poller says: without it nothing works.
+pub(super) fn run(wiring: Wiring, mut node: Node) -> io::Result<()> {
+    let mut engine = Engine::new(wiring)?;
+    let mut inbox = Inbox::default();
+    let mut actions = Actions::default();
+    while !node.is_stopped() {
+        engine.wait(node.next_deadline())?;
+        turn(&mut node, &mut engine, &mut inbox, &mut actions);
+    }
+    // The last word has to arrive: this thread has nothing else to do any more.
+    let _ = engine.wiring.reports.send(Report::Stopped);
+    engine.wiring.control.ring();
+    Ok(())
+}
+
+impl Engine {
+    fn new(wiring: Wiring) -> io::Result<Self> {
+        let poller = &wiring.poller;
+        register(poller, &wiring.notifications, NOTIFICATIONS)?;
+        register(poller, &wiring.signals, SIGNALS)?;
+        Ok(Self {
+            wiring,
+            events: Events::new(),
+            batch: RecvBatch::new(),
+            changes: Vec::new(),
+            sockets: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            next_key: FIRST_SOCKET,
+            jobs_waiting: VecDeque::new(),
+            failed: Vec::new(),
+            status_wanted: Vec::new(),
+            states_unsent: false,
+            woke_at: clock::now(),
+        })
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        // The kernel's thread rings after each answer; it gives none to a `Close`.
+        let most = if self.jobs_waiting.is_empty() { IDLE } else { JOBS_RETRY };
+        let timeout = deadline.map_or(most, |at| at.since(clock::now()).min(most));
+        self.poll(timeout)
+    }
+
+    fn poll(&mut self, timeout: Duration) -> io::Result<()> {
+        self.events.clear();
+        match self.wiring.poller.wait(&mut self.events, Some(timeout)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        self.woke_at = clock::now();
+        Ok(())
+    }
+
+    /// Reads what is ready; returns whether everything was read.
+    fn read_ready(&mut self, inbox: &mut Inbox) -> bool {
+        let mut all = true;
+        let ready: Vec<usize> = self.events.iter().map(|event| event.key).collect();
+        for key in ready {
+            all &= match key {
+                NOTIFICATIONS => self.read_changes(inbox),
+                SIGNALS => self.read_signals(inbox),
+                key => self.read_packets(key, inbox),
+            };
+        }
+        self.read_channels(inbox);
+        all
+    }
+
+    fn read_changes(&mut self, inbox: &mut Inbox) -> bool {
+        let more = self.wiring.notifications.read(&mut self.changes, CHANGES_MAX);
+        for change in self.changes.drain(..) {
+            inbox.event(Event::Kernel(change));
+        }
+        match more {
+            Ok(hit_bound) => !hit_bound,
+            Err(_) => {
+                // Whatever it was, only a dump tells what is true now.
+                inbox.event(Event::Kernel(Change::Overrun));
+                true
+            }
+        }
+    }
+
+    fn read_signals(&self, inbox: &mut Inbox) -> bool {
+        while let Ok(Some(signal)) = self.wiring.signals.read() {
+            match signal {
+                Signal::Interrupt | Signal::Terminate => inbox.event(Event::Shutdown),
+                // The control thread reads it from a descriptor of its own.
+                Signal::Hangup => {}
+            }
+        }
+        true
+    }
+
+    fn read_packets(&mut self, key: usize, inbox: &mut Inbox) -> bool {
+        let Self { sockets, batch, .. } = self;
+        let Some(socket) = sockets.get(&key).map(|sockets| &sockets.vrrp) else { return true };
+        let port = socket.port();
+        for _ in 0..READS_MAX {
+            match socket.recv_batch(batch) {
+                Ok(0) => return true,
+                // ENETDOWN and the like: the link's own notifications tell what is the matter.
+                Err(_) => return true,
+                Ok(_) => {}
+            }
+            for packet in batch.packets() {
+                let parsed = match (port.family, packet.destination, packet.hop_limit) {
+                    _ if packet.truncated => None,
+                    (Family::V4, ..) => parse_ipv4(packet.bytes).ok(),
+                    (Family::V6, Some(dst), Some(ttl)) => {
+                        Some((RxMeta { src: packet.source, dst, ttl }, packet.bytes))
+                    }
+                    (Family::V6, ..) => None,
+                };
+                match parsed {
+                    Some((meta, bytes)) => inbox.packet(port, meta, bytes),
+                    None => inbox.event(Event::Malformed { port }),
+                }
+            }
+        }
+        false
+    }
+
+    fn read_channels(&mut self, inbox: &mut Inbox) {
+        while let Ok(answer) = self.wiring.answers.try_recv() {
+            inbox.event(match answer {
+                Answer::Dumped(result) => Event::Dumped(result),
+                Answer::Applied(results) => Event::Applied(results),
+                Answer::Opened(port, sockets) => {
+                    let result = sockets.and_then(|sockets| self.install(port, sockets));
+                    Event::Opened { port, result }
+                }
+            });
+        }
+        while let Ok(request) = self.wiring.requests.try_recv() {
+            match request {
+                Request::Config(config) => inbox.event(Event::Config(config)),
+                Request::Status(answer) => self.status_wanted.push(answer),
+                Request::Shutdown => inbox.event(Event::Shutdown),
+            }
+        }
+        for (index, errno, count) in self.failed.drain(..) {
+            inbox.event(Event::SendFailed { index, errno, count });
+        }
+    }
+
+    fn install(&mut self, port: Port, sockets: Box<Sockets>) -> Result<(), Errno> {
+        self.close(port);
+        let key = self.next_key;
+        register(&self.wiring.poller, &sockets.vrrp, key).map_err(|error| errno(&error))?;
+        self.next_key += 1;
+        self.sockets.insert(key, sockets);
+        self.keys.insert(port, key);
+        Ok(())
+    }
+
+    fn close(&mut self, port: Port) {
+        let Some(sockets) = self.keys.remove(&port).and_then(|key| self.sockets.remove(&key))
+        else {
+            return;
+        };
+        // Fails only if it is not registered, and it is.
+        let _ = self.wiring.poller.delete(&sockets.vrrp);
+        self.jobs_waiting.push_back(Job::Close(sockets));
+    }
+
+    /// Sends frames in batches of those that follow one another through one socket.
+    fn send(&mut self, actions: &Actions) {
+        let mut batch: [&[u8]; MAX_SEND] = [&[]; MAX_SEND];
+        let mut filled = 0;
+        let mut via = None;
+        for (next, frame) in actions.frames() {
+            if via.is_some_and(|via| via != next) || filled == MAX_SEND {
+                self.send_batch(via, batch.get(..filled).unwrap_or_default());
+                filled = 0;
+            }
+            via = Some(next);
+            if let Some(slot) = batch.get_mut(filled) {
+                *slot = frame;
+                filled += 1;
+            }
+        }
+        self.send_batch(via, batch.get(..filled).unwrap_or_default());
+    }
+
+    fn send_batch(&mut self, via: Option<Via>, frames: &[&[u8]]) {
+        let Some(via) = via.filter(|_| !frames.is_empty()) else { return };
+        let socket = |port: Port| self.keys.get(&port).and_then(|key| self.sockets.get(key));
+        let (index, outcome) = match via {
+            Via::Vrrp(port) => {
+                (port.index, socket(port).map(|sockets| sockets.vrrp.send_batch(frames)))
+            }
+            Via::Ethernet(index) => {
+                let sockets = socket(Port { index, family: Family::V4 })
+                    .or_else(|| socket(Port { index, family: Family::V6 }));
+                (index, sockets.map(|sockets| sockets.packet.send_batch(frames)))
+            }
+        };
+        // A port that was just closed has nothing to say any more.
+        let Some((sent, Some(errno))) = outcome else { return };
+        let lost = u32::try_from(frames.len() - sent.min(frames.len())).unwrap_or(u32::MAX);
+        self.failed.push((index, errno, lost));
+    }
+
+    fn pass_jobs(&mut self, actions: &Actions) {
+        for action in &actions.kernel {
+            let job = match action {
+                Action::Dump => Job::Dump,
+                Action::Apply(ops) => Job::Apply(ops.clone()),
+                Action::Open(port) => Job::Open(*port),
+                Action::Close(port) => {
+                    self.close(*port);
+                    continue;
+                }
+            };
+            self.jobs_waiting.push_back(job);
+        }
+        let mut passed = false;
+        while let Some(job) = self.jobs_waiting.pop_front() {
+            match self.wiring.jobs.try_send(job) {
+                Ok(()) => passed = true,
+                Err(TrySendError::Full(job)) => {
+                    self.jobs_waiting.push_front(job);
+                    break;
+                }
+                // The kernel's thread ended: nothing can be asked any more.
+                Err(TrySendError::Disconnected(_)) => break,
+            }
+        }
+        if passed {
+            self.wiring.kernel.ring();
+        }
+    }
+
+    fn report(&mut self, node: &Node, actions: &Actions) {
+        let mut ring = false;
+        for notice in &actions.notices {
+            match self.wiring.reports.try_send(Report::Notice(notice.clone())) {
+                Ok(()) => ring = true,
+                Err(_) => _ = self.wiring.notices_lost.fetch_add(1, Ordering::Relaxed),
+            }
+        }
+        self.states_unsent |= actions.states_changed;
+        if self.states_unsent {
+            let states = node.states().collect();
+            // Full: in the next turn, with what is true then.
+            self.states_unsent = self.wiring.reports.try_send(Report::States(states)).is_err();
+            ring |= !self.states_unsent;
+        }
+        for answer in self.status_wanted.drain(..) {
+            // It asked, waits for one answer, and has room for it.
+            let _ = answer.try_send(node.status(clock::now()));
+            ring = true;
+        }
+        if ring {
+            self.wiring.control.ring();
+        }
+    }
+}
+
+impl Host for Engine {
+    fn drain(&mut self, inbox: &mut Inbox) -> bool {
+        let mut all = self.read_ready(inbox);
+        for _ in 0..DRAINS_MAX {
+            if clock::now().since(self.woke_at) < DRAIN_STALE {
+                break;
+            }
+            // Fails only as `wait` does, which then says so.
+            if self.poll(Duration::ZERO).is_err() {
+                break;
+            }
+            all = self.read_ready(inbox);
+        }
+        all
+    }
+
+    fn now(&mut self) -> Instant {
+        clock::now()
+    }
+
+    fn flush(&mut self, node: &Node, actions: &Actions) {
+        self.send(actions);
+        self.pass_jobs(actions);
+        self.report(node, actions);
+    }
+}

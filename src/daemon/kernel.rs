@@ -1,0 +1,89 @@
+//! The thread that asks the kernel for things: requests and dumps run under a lock of the whole
+//! kernel, and may take as long as a stranger holds it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use polling::Poller;
+
+use super::channel::Bell;
+use crate::linux::netlink::Requests;
+use crate::linux::{PacketSocket, VrrpSocket};
+use crate::node::kernel::{Errno, Op, Port, Snapshot};
+
+/// Requests that may wait for this thread.
+pub(super) const JOBS_MAX: usize = 64;
+
+/// What the engine wants of the kernel, in order.
+#[derive(Debug)]
+pub(super) enum Job {
+    Dump,
+    Apply(Vec<Op>),
+    Open(Port),
+    /// Leaving a group takes the same lock as joining it.
+    Close(Box<Sockets>),
+}
+
+/// What became of it, in order.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Dumped(Result<Snapshot, Errno>),
+    Applied(Vec<Result<(), Errno>>),
+    Opened(Port, Result<Box<Sockets>, Errno>),
+}
+
+/// The sockets of one interface and family.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) vrrp: VrrpSocket,
+    pub(super) packet: PacketSocket,
+}
+
+/// Works until the engine is gone.
+pub(super) fn run(
+    mut requests: Requests,
+    jobs: &Receiver<Job>,
+    bell: &Bell,
+    answers: &SyncSender<Answer>,
+    engine: &Arc<Poller>,
+) {
+    let mut queue = VecDeque::new();
+    loop {
+        queue.extend(jobs.try_iter());
+        let Some(job) = queue.pop_front() else {
+            if bell.wait() {
+                continue;
+            }
+            return;
+        };
+        let answer = match job {
+            Job::Dump => Answer::Dumped(requests.dump().map_err(|error| errno(&error))),
+            Job::Apply(ops) => {
+                // A request that failed as a whole has failed for each.
+                let failed = |error: io::Error| vec![Err(errno(&error)); ops.len()];
+                Answer::Applied(requests.apply(&ops).unwrap_or_else(failed))
+            }
+            Job::Open(port) => Answer::Opened(port, open(port).map_err(|error| errno(&error))),
+            Job::Close(sockets) => {
+                drop(sockets);
+                continue;
+            }
+        };
+        if answers.send(answer).is_err() || engine.notify().is_err() {
+            return;
+        }
+    }
+}
+
+fn open(port: Port) -> io::Result<Box<Sockets>> {
+    let vrrp = VrrpSocket::open(port)?;
+    let packet = PacketSocket::open(port.index)?;
+    Ok(Box::new(Sockets { vrrp, packet }))
+}
+
+/// The kernel's number of an error; EIO for those that have none.
+pub(super) fn errno(error: &io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or(libc::EIO))
+}
