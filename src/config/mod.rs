@@ -5,8 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod key;
 mod model;
+mod problem;
+mod tree;
+mod value;
 
 pub use model::{
     Check, ChecksumMode, Config, IfName, Lifetime, NodeName, Prefix, Router, RouterName, Secret,
 };
+pub use problem::{Problem, Severity, nearest};
+pub use tree::{Entry, Origin, Shadow, TomlFile, Tree, Value};

@@ -1,0 +1,133 @@
+//! What is wrong with a configuration: where, why, and what to do.
+
+use std::fmt;
+
+use super::model::RouterName;
+use super::tree::Origin;
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something that was asked for does not happen.
+    Error,
+    /// It works, but not as its writer may believe.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        })
+    }
+}
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad.
+    pub severity: Severity,
+    /// The router it concerns, if it is about one.
+    pub router: Option<RouterName>,
+    /// The path, as in `virtual_router/100/vips`; empty if it is about a whole source.
+    pub path: String,
+    /// Where it stands; `None` if it is missing.
+    pub origin: Option<Origin>,
+    /// What is wrong, and the way out.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem with something that stands somewhere.
+    #[must_use]
+    pub fn at(severity: Severity, path: &str, origin: &Origin, message: String) -> Self {
+        Self {
+            severity,
+            router: None,
+            path: path.to_owned(),
+            origin: Some(origin.clone()),
+            message,
+        }
+    }
+
+    /// A problem with something that is missing.
+    #[must_use]
+    pub fn missing(severity: Severity, path: &str, message: String) -> Self {
+        Self { severity, router: None, path: path.to_owned(), origin: None, message }
+    }
+
+    /// The same, about a router.
+    #[must_use]
+    pub fn of(mut self, router: &RouterName) -> Self {
+        self.router = Some(router.clone());
+        self
+    }
+
+    /// Whether it keeps something from happening.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl fmt::Display for Problem {
+    /// `FILE:LINE: error: PATH: what is wrong`, or with the key and its revision in front.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
+        write!(f, "{}: ", self.severity)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// The known name nearest to `name`, if one is near enough to be what was meant.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (distance(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Edit distance (Levenshtein) of two names; names here have a few dozen bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.bytes().take(64).enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (to, above) in b.bytes().zip(row.iter_mut().skip(1)) {
+            let cost = diagonal + usize::from(from != to);
+            diagonal = *above;
+            left = cost.min(diagonal + 1).min(left + 1);
+            *above = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_is_recognised_and_another_word_is_not() {
+        let known = ["priority", "preempt", "preempt_delay", "vips", "vrid"];
+        assert_eq!(nearest("prioritty", known), Some("priority"));
+        assert_eq!(nearest("vip", known), Some("vips"));
+        assert_eq!(nearest("preemt", known), Some("preempt"));
+        assert_eq!(nearest("frobnicate", known), None);
+    }
+}

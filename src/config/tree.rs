@@ -1,0 +1,403 @@
+//! The raw tree: path → value with its origin, from flat keys or from TOML, and how one tree is
+//! laid over another.
+//!
+//! Paths are written without the prefix and with the README's spelling: `virtual_router/100/vips`.
+//! The deployed code's `virtual_routers/` is read as the same place.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Problem, Severity};
+
+/// Keys of one source: more than ten thousand gateways need.
+const ENTRIES_MAX: usize = 500_000;
+/// Bytes of a key, and of a value.
+const KEY_MAX: usize = 1024;
+const VALUE_MAX: usize = 64 * 1024;
+/// Bytes of a TOML text.
+const TOML_MAX: usize = 64 * 1024 * 1024;
+
+/// A value as it stands in its source.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
+    /// `none`: explicitly not set.
+    None,
+    /// A single value; in TOML also a number or a boolean.
+    Text(String),
+    /// A TOML list.
+    List(Vec<String>),
+}
+
+impl Value {
+    /// Its items: a list's, or those of a text with commas.
+    pub fn items(&self) -> impl Iterator<Item = &str> {
+        let (text, list) = match self {
+            Self::None => (None, None),
+            Self::Text(text) => (Some(text.split(',')), None),
+            Self::List(list) => (None, Some(list.iter().map(String::as_str))),
+        };
+        let items = text.into_iter().flatten().chain(list.into_iter().flatten());
+        items.map(str::trim).filter(|item| !item.is_empty())
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It may be a password; who it belongs to decides who may see it.
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Text(_) => "Text(..)",
+            Self::List(_) => "List(..)",
+        })
+    }
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Not set anywhere: built in, or by a profile.
+    BuiltIn(&'static str),
+    /// A key in etcd.
+    Etcd {
+        /// The whole key.
+        key: Arc<str>,
+        /// Revision of its last change.
+        mod_revision: i64,
+    },
+    /// The local file.
+    Local {
+        /// Its path.
+        file: Arc<str>,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// The snapshot of what etcd had.
+    Snapshot {
+        /// Its path.
+        file: Arc<str>,
+        /// Counted from 1.
+        line: usize,
+    },
+}
+
+impl Origin {
+    /// Whether it is the store's word, live or from the snapshot, and so bound by `[policy]`.
+    #[must_use]
+    pub const fn is_store(&self) -> bool {
+        matches!(self, Self::Etcd { .. } | Self::Snapshot { .. })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn(what) => f.write_str(what),
+            Self::Etcd { key, mod_revision } => write!(f, "{key} (revision {mod_revision})"),
+            Self::Local { file, line } | Self::Snapshot { file, line } => {
+                write!(f, "{file}:{line}")
+            }
+        }
+    }
+}
+
+/// A value and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The value.
+    pub value: Value,
+    /// Its origin.
+    pub origin: Origin,
+}
+
+/// Which file a TOML text is.
+#[derive(Clone, Debug)]
+pub enum TomlFile {
+    /// The local file.
+    Local(Arc<str>),
+    /// The snapshot.
+    Snapshot(Arc<str>),
+}
+
+impl TomlFile {
+    fn at(&self, line: usize) -> Origin {
+        match self {
+            Self::Local(file) => Origin::Local { file: Arc::clone(file), line },
+            Self::Snapshot(file) => Origin::Snapshot { file: Arc::clone(file), line },
+        }
+    }
+}
+
+/// Everything of one source, or of several laid over each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Tree {
+    /// From flat keys as etcd has them. White space around values is cut, as operators' scripts
+    /// leave newlines there. What cannot be a key of havip's is left out and reported.
+    pub fn from_flat<'a>(
+        prefix: &str,
+        keys: impl IntoIterator<Item = (&'a [u8], &'a [u8], i64)>,
+    ) -> (Self, Vec<Problem>) {
+        let mut tree = Self::default();
+        let mut problems = Vec::new();
+        let mut plural = Vec::new();
+        for (key, value, mod_revision) in keys {
+            let shown: Arc<str> = String::from_utf8_lossy(key).into();
+            let origin = Origin::Etcd { key: shown, mod_revision };
+            let refuse = |why: &str| Problem::at(Severity::Warning, "", &origin, why.to_owned());
+            if tree.entries.len() >= ENTRIES_MAX {
+                problems.push(refuse("too many keys: this one and all after it are not read"));
+                break;
+            }
+            if key.len() > KEY_MAX || value.len() > VALUE_MAX {
+                problems.push(refuse("longer than any key or value of havip's: not read"));
+                continue;
+            }
+            let (Ok(key), Ok(value)) = (std::str::from_utf8(key), std::str::from_utf8(value))
+            else {
+                problems.push(refuse("not UTF-8: not read"));
+                continue;
+            };
+            let Some(path) = key.strip_prefix(prefix) else { continue };
+            if path.is_empty() || path.split('/').any(str::is_empty) {
+                problems.push(refuse("an empty segment in the key: not read"));
+                continue;
+            }
+            let value = text(value.trim());
+            let (path, was_plural) = canonical(path);
+            let entry = Entry { value, origin };
+            if was_plural {
+                plural.push((path, entry));
+            } else {
+                tree.entries.insert(path, entry);
+            }
+        }
+        for (path, entry) in plural {
+            tree.insert_plural(path, entry, &mut problems);
+        }
+        (tree, problems)
+    }
+
+    /// From TOML: the same tree as tables. Numbers, booleans and lists are native there.
+    ///
+    /// # Errors
+    /// What is wrong with the text, with its line, never with its content: it may hold secrets.
+    pub fn from_toml(text: &str, file: &TomlFile) -> Result<(Self, Vec<Problem>), Problem> {
+        let lines = Lines::of(text);
+        let wrong =
+            |line, why: &str| Problem::at(Severity::Error, "", &file.at(line), why.to_owned());
+        if text.len() > TOML_MAX {
+            return Err(wrong(1, "larger than 64 MiB"));
+        }
+        // The parser bounds its own recursion.
+        let root = DeTable::parse(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| lines.line(span.start));
+            wrong(line, &format!("not TOML: {}", error.message()))
+        })?;
+        let mut found = Vec::new();
+        collect(root.get_ref(), "", file, &lines, &mut found)?;
+        let mut tree = Self::default();
+        let mut problems = Vec::new();
+        let mut plural = Vec::new();
+        for (path, entry) in found {
+            let (path, was_plural) = canonical(&path);
+            if was_plural {
+                plural.push((path, entry));
+            } else {
+                tree.entries.insert(path, entry);
+            }
+        }
+        for (path, entry) in plural {
+            tree.insert_plural(path, entry, &mut problems);
+        }
+        Ok((tree, problems))
+    }
+
+    fn insert_plural(&mut self, path: String, entry: Entry, problems: &mut Vec<Problem>) {
+        match self.entries.get(&path) {
+            None => _ = self.entries.insert(path, entry),
+            Some(singular) if singular.value == entry.value => {}
+            Some(singular) => {
+                let message = format!(
+                    "differs from {}, which is used; delete one of the two",
+                    singular.origin
+                );
+                problems.push(Problem::at(Severity::Warning, &path, &entry.origin, message));
+            }
+        }
+    }
+
+    /// Lays `upper` over `lower`, path by path; a list replaces the whole list, `none` deletes.
+    /// Also gives the paths at which a different value of `lower` is hidden.
+    #[must_use]
+    pub fn overlay(upper: &Self, lower: &Self) -> (Self, Vec<Shadow>) {
+        let mut entries = lower.entries.clone();
+        let mut shadows = Vec::new();
+        for (path, entry) in &upper.entries {
+            if let Some(hidden) = entries.insert(path.clone(), entry.clone())
+                && hidden.value != entry.value
+            {
+                shadows.push(Shadow {
+                    path: path.clone(),
+                    used: entry.origin.clone(),
+                    hidden: hidden.origin,
+                });
+            }
+        }
+        (Self { entries }, shadows)
+    }
+
+    /// The entry at `path`, `none` included.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+
+    /// The entry at `path` unless it is `none`.
+    #[must_use]
+    pub fn set(&self, path: &str) -> Option<&Entry> {
+        self.get(path).filter(|entry| entry.value != Value::None)
+    }
+
+    /// All entries below `prefix`, which ends in a slash or is empty.
+    pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+        self.entries
+            .range(prefix.to_owned()..)
+            .take_while(move |(path, _)| path.starts_with(prefix))
+            .map(|(path, entry)| (path.as_str(), entry))
+    }
+
+    /// Names of the children of `prefix`, which ends in a slash: `virtual_router/` → 100, 101.
+    #[must_use]
+    pub fn children(&self, prefix: &str) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .below(prefix)
+            .filter_map(|(path, _)| path.strip_prefix(prefix)?.split('/').next())
+            .map(str::to_owned)
+            .collect();
+        names.dedup();
+        names
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Puts an entry; for sources that are neither flat keys nor TOML.
+    pub fn insert(&mut self, path: &str, value: Value, origin: Origin) {
+        self.entries.insert(canonical(path).0, Entry { value, origin });
+    }
+
+    /// Takes out everything below `prefix`.
+    pub fn remove_below(&mut self, prefix: &str) {
+        self.entries.retain(|path, _| !path.starts_with(prefix));
+    }
+}
+
+/// A value of one source that hides a different one of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadow {
+    /// Where.
+    pub path: String,
+    /// Whose value is used.
+    pub used: Origin,
+    /// Whose is not.
+    pub hidden: Origin,
+}
+
+fn text(value: &str) -> Value {
+    if value == "none" { Value::None } else { Value::Text(value.to_owned()) }
+}
+
+/// The path in the README's spelling, and whether it was written in the other one.
+fn canonical(path: &str) -> (String, bool) {
+    if let Some(rest) = path.strip_prefix("virtual_routers/") {
+        return (format!("virtual_router/{rest}"), true);
+    }
+    if let Some(rest) = path.strip_prefix("node/")
+        && let Some((node, rest)) = rest.split_once('/')
+        && let Some(rest) = rest.strip_prefix("virtual_routers/")
+    {
+        return (format!("node/{node}/virtual_router/{rest}"), true);
+    }
+    (path.to_owned(), false)
+}
+
+fn collect(
+    table: &DeTable<'_>,
+    prefix: &str,
+    file: &TomlFile,
+    lines: &Lines,
+    found: &mut Vec<(String, Entry)>,
+) -> Result<(), Problem> {
+    for (name, value) in table {
+        let line = lines.line(name.span().start);
+        let name = name.get_ref();
+        let wrong = |why: String| {
+            Problem::at(Severity::Error, &format!("{prefix}{name}"), &file.at(line), why)
+        };
+        if name.is_empty() || name.contains('/') {
+            return Err(wrong("a key is not empty and has no slash; write tables instead".into()));
+        }
+        let path = format!("{prefix}{name}");
+        let value = match value.get_ref() {
+            DeValue::Table(inner) => {
+                collect(inner, &format!("{path}/"), file, lines, found)?;
+                continue;
+            }
+            DeValue::Array(items) => {
+                let items: Option<Vec<String>> =
+                    items.iter().map(|item| scalar(item.get_ref())).collect();
+                Value::List(
+                    items.ok_or_else(|| wrong("a list holds texts, numbers or booleans".into()))?,
+                )
+            }
+            other => match scalar(other) {
+                Some(value) => text(value.trim()),
+                None => {
+                    let kind = other.type_str();
+                    return Err(wrong(format!("a {kind} is no value of havip's")));
+                }
+            },
+        };
+        if found.len() >= ENTRIES_MAX {
+            return Err(wrong("too many keys".into()));
+        }
+        found.push((path, Entry { value, origin: file.at(line) }));
+    }
+    Ok(())
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string())
+        }
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        DeValue::Boolean(yes) => Some(yes.to_string()),
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}
+
+/// Where each line of a text begins.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        let ends =
+            text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Self(std::iter::once(0).chain(ends).collect())
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        self.0.partition_point(|start| *start <= offset).max(1)
+    }
+}
