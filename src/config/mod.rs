@@ -5,14 +5,27 @@
 
 #![forbid(unsafe_code)]
 
+mod build;
+mod diff;
+mod effective;
 pub mod key;
 mod model;
+mod policy;
 mod problem;
+mod settings;
 mod tree;
+mod unknown;
 mod value;
+mod writer;
 
+pub use build::{Input, Outcome, build};
+pub use diff::{Diff, diff};
+pub use effective::{Shown, effective};
 pub use model::{
     Check, ChecksumMode, Config, IfName, Lifetime, NodeName, Prefix, Router, RouterName, Secret,
 };
+pub use policy::{Facts, Policy};
 pub use problem::{Problem, Severity, nearest};
+pub use settings::{LogLevel, NodeNaming, SETTINGS, Settings, settings};
 pub use tree::{Entry, Origin, Shadow, TomlFile, Tree, Value};
+pub use writer::{to_flat, to_toml};

@@ -223,6 +223,12 @@ impl NodeName {
 }
 
 impl IfName {
+    /// The tunnel interface of the original havip's gateways.
+    #[must_use]
+    pub fn tun0() -> Self {
+        Self("tun0".into())
+    }
+
     /// # Errors
     /// What the kernel refuses as an interface's name (`dev_valid_name`).
     pub fn new(name: &str) -> Result<Self, BadName> {

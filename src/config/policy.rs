@@ -1,0 +1,127 @@
+//! What the store may do on this box: decided locally, and by what the box is.
+
+use std::net::IpAddr;
+
+use super::model::{IfName, Prefix};
+use crate::wire::Family;
+
+/// `[policy]` of the local file. An absent list allows everything that is not refused anyway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Interfaces that the store may name; `*` at the end stands for any rest.
+    pub interfaces: Option<Vec<String>>,
+    /// Networks that the store's VIPs must lie in.
+    pub addresses: Option<Vec<Prefix>>,
+    /// Keys that the store may set.
+    pub features: Option<Vec<String>>,
+}
+
+/// What the box is, as far as a policy asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its addresses, without VIPs.
+    pub own_addresses: Vec<IpAddr>,
+    /// Its default gateways.
+    pub gateways: Vec<IpAddr>,
+}
+
+impl Policy {
+    /// # Errors
+    /// Why the store may not put VIPs on it.
+    pub fn allows_interface(&self, name: &IfName) -> Result<(), String> {
+        let name = name.as_str();
+        if name == "lo" {
+            return Err("the store may not put VIPs on lo".into());
+        }
+        let matches = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == pattern,
+        };
+        match &self.interfaces {
+            Some(patterns) if !patterns.iter().any(matches) => Err(format!(
+                "the store may not use {name}: [policy] interfaces in the local file does not \
+                 list it"
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// Why the store may not make it a VIP.
+    pub fn allows_address(&self, ip: &IpAddr, facts: &Facts) -> Result<(), String> {
+        if facts.own_addresses.contains(ip) {
+            return Err(format!(
+                "{ip} is this box's own address, which the store may not make a VIP; if that is \
+                 meant, list it in the local file"
+            ));
+        }
+        if facts.gateways.contains(ip) {
+            return Err(format!(
+                "{ip} is this box's default gateway, which the store may not make a VIP; if that \
+                 is meant, list it in the local file"
+            ));
+        }
+        match &self.addresses {
+            Some(networks) if !networks.iter().any(|network| contains(network, ip)) => {
+                Err(format!(
+                    "the store may not use {ip}: it lies in no network of [policy] addresses in \
+                     the local file"
+                ))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// Why the store may not set it.
+    pub fn allows_key(&self, key: &str) -> Result<(), String> {
+        match &self.features {
+            Some(features) if !features.iter().any(|feature| feature == key) => Err(format!(
+                "the store may not set {key}: [policy] features in the local file does not list it"
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Whether `ip` lies in `network`.
+fn contains(network: &Prefix, ip: &IpAddr) -> bool {
+    let bits = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    let rest = 128 - u32::from(network.len);
+    Family::of(ip) == Family::of(&network.ip)
+        && (bits(ip) ^ bits(&network.ip)).checked_shr(rest).unwrap_or(0) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_contains_what_shares_its_prefix_and_family() {
+        let network = |ip: &str, len| Prefix { ip: ip.parse().unwrap(), len };
+        for (ip, len, other, expected) in [
+            ("10.0.0.0", 8, "10.255.0.1", true),
+            ("10.0.0.0", 8, "11.0.0.1", false),
+            ("10.0.0.1", 32, "10.0.0.1", true),
+            ("10.0.0.1", 32, "10.0.0.2", false),
+            ("2001:db8::", 32, "2001:db8:ffff::1", true),
+            ("2001:db8::", 32, "2001:db9::1", false),
+            ("10.0.0.0", 8, "fe80::1", false),
+            ("fe80::1", 128, "fe80::1", true),
+        ] {
+            assert_eq!(contains(&network(ip, len), &other.parse().unwrap()), expected, "{ip}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_whole_names_or_beginnings() {
+        let policy =
+            Policy { interfaces: Some(vec!["eth0".into(), "vlan*".into()]), ..Policy::default() };
+        let allows = |name| policy.allows_interface(&IfName::new(name).unwrap()).is_ok();
+        assert!(allows("eth0") && allows("vlan7") && !allows("eth1") && !allows("eth00"));
+        assert!(Policy::default().allows_interface(&IfName::new("lo").unwrap()).is_err());
+    }
+}

@@ -1,0 +1,172 @@
+//! The sources of the configuration as this daemon has them now, and what comes of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{
+    Config, Facts, Input, NodeName, Outcome, Problem, Settings, Severity, Shadow, Shown, TomlFile,
+    Tree, build, effective, settings,
+};
+
+/// Largest local file that is read, in bytes.
+const FILE_MAX: u64 = 16 * 1024 * 1024;
+
+/// Why the local file is not used.
+#[derive(Debug)]
+pub enum LoadError {
+    /// It is not there.
+    Absent(PathBuf),
+    /// It cannot be read.
+    Unreadable(PathBuf, std::io::Error),
+    /// What is wrong in it.
+    Wrong(Vec<Problem>),
+}
+
+/// The local file, read and found right.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Everything in it.
+    pub tree: Tree,
+    /// The daemon's own settings in it.
+    pub settings: Settings,
+    /// What is odd in it without being wrong.
+    pub problems: Vec<Problem>,
+}
+
+impl Local {
+    /// Reads the local file.
+    ///
+    /// # Errors
+    /// It is absent, cannot be read, or holds something that is wrong by itself, whatever node
+    /// it is for.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let unreadable = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => LoadError::Absent(path.to_owned()),
+            _ => LoadError::Unreadable(path.to_owned(), error),
+        };
+        let size = fs::metadata(path).map_err(unreadable)?.len();
+        if size > FILE_MAX {
+            let error = std::io::Error::other("larger than 16 MiB");
+            return Err(LoadError::Unreadable(path.to_owned(), error));
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let file = TomlFile::Local(path.display().to_string().into());
+        let (tree, mut problems) =
+            Tree::from_toml(&text, &file).map_err(|problem| LoadError::Wrong(vec![problem]))?;
+        let (settings, found) = settings(&tree);
+        problems.extend(found);
+        if problems.iter().any(Problem::is_error) {
+            return Err(LoadError::Wrong(problems));
+        }
+        Ok(Self { path: path.to_owned(), tree, settings, problems })
+    }
+}
+
+/// Everything that the configuration comes from.
+#[derive(Debug)]
+pub struct Sources {
+    /// The local file.
+    pub local: Local,
+    /// What the store has, live or from the snapshot.
+    pub store: Option<Tree>,
+    /// What was odd in the store by itself.
+    pub store_problems: Vec<Problem>,
+    /// This node.
+    pub node: NodeName,
+    /// The configuration that runs.
+    pub running: Option<Arc<Config>>,
+    /// What was wrong when it was made.
+    pub problems: Vec<Problem>,
+    /// Values of the store that the local file hides.
+    pub shadows: Vec<Shadow>,
+}
+
+impl Sources {
+    /// With the local file alone.
+    #[must_use]
+    pub const fn new(local: Local, node: NodeName) -> Self {
+        Self {
+            local,
+            store: None,
+            store_problems: Vec::new(),
+            node,
+            running: None,
+            problems: Vec::new(),
+            shadows: Vec::new(),
+        }
+    }
+
+    fn merged(&self, local: &Local) -> (Tree, Vec<Shadow>) {
+        match &self.store {
+            Some(store) => Tree::overlay(&local.tree, store),
+            None => (local.tree.clone(), Vec::new()),
+        }
+    }
+
+    fn outcome(&self, local: &Local, facts: &Facts) -> (Outcome, Vec<Shadow>) {
+        let (tree, shadows) = self.merged(local);
+        let outcome = build(&Input {
+            tree: &tree,
+            node: &self.node,
+            previous: self.running.as_deref(),
+            policy: &local.settings.policy,
+            facts,
+        });
+        (outcome, shadows)
+    }
+
+    /// Makes the configuration anew.
+    pub fn rebuild(&mut self, facts: &Facts) -> Arc<Config> {
+        let (outcome, shadows) = self.outcome(&self.local, facts);
+        self.take(outcome, shadows)
+    }
+
+    fn take(&mut self, outcome: Outcome, shadows: Vec<Shadow>) -> Arc<Config> {
+        let config = Arc::new(outcome.config);
+        self.problems = outcome.problems;
+        self.problems.extend(self.local.problems.iter().cloned());
+        self.problems.extend(self.store_problems.iter().cloned());
+        self.shadows = shadows;
+        self.running = Some(Arc::clone(&config));
+        config
+    }
+
+    /// Takes another local file, unless something in it is wrong: then nothing of it is used.
+    ///
+    /// # Errors
+    /// What is wrong with the values of the file.
+    pub fn replace_local(
+        &mut self,
+        local: Local,
+        facts: &Facts,
+    ) -> Result<Arc<Config>, Vec<Problem>> {
+        let (outcome, shadows) = self.outcome(&local, facts);
+        let wrong: Vec<Problem> =
+            outcome.problems.iter().filter(|problem| self.is_local_fault(problem)).cloned().collect();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        self.local = local;
+        Ok(self.take(outcome, shadows))
+    }
+
+    /// Whether a problem is the local file's: it stands there, or nothing else could have what
+    /// is missing.
+    #[must_use]
+    pub fn is_local_fault(&self, problem: &Problem) -> bool {
+        let local = match &problem.origin {
+            Some(origin) => matches!(origin, crate::config::Origin::Local { .. }),
+            None => self.store.is_none(),
+        };
+        local && problem.severity == Severity::Error
+    }
+
+    /// Every effective value.
+    #[must_use]
+    pub fn shown(&self) -> Vec<Shown> {
+        effective(&self.merged(&self.local).0, &self.node)
+    }
+}

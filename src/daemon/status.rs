@@ -1,0 +1,76 @@
+//! What the daemon shows: the JSON of the control socket, schema 1.
+
+use serde::{Deserialize, Serialize};
+
+use crate::node::NodeStatus;
+
+/// Version of the JSON's shape. Fields may be added; a change of what is there gets a new number.
+pub const SCHEMA: u32 = 1;
+
+/// Everything about a running daemon.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Of the daemon.
+    pub version: &'static str,
+    /// Process number.
+    pub pid: u32,
+    /// Its node's name.
+    pub node: String,
+    /// Milliseconds since its start.
+    pub uptime_ms: u64,
+    /// Where its configuration comes from.
+    pub config: ConfigStatus,
+    /// What does not work as it should on this box.
+    pub warnings: Vec<String>,
+    /// Notices that were not logged, because too many came at once.
+    pub notices_lost: u64,
+    /// Routers, sockets, counters.
+    pub vrrp: NodeStatus,
+}
+
+/// Where the configuration comes from, and what is wrong with it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConfigStatus {
+    /// The local file.
+    pub file: String,
+    /// Milliseconds since it was read.
+    pub read_ms: u64,
+    /// Why a newer version of it is refused.
+    pub refused: Vec<String>,
+    /// The store: absent without one.
+    pub store: Option<StoreStatus>,
+    /// What is wrong, most important first.
+    pub problems: Vec<ProblemStatus>,
+    /// Values of the store that the local file hides.
+    pub shadowed: Vec<String>,
+}
+
+/// The store.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StoreStatus {
+    /// `etcd`, `snapshot` or `none`: where the values in use come from.
+    pub source: &'static str,
+    /// Whether etcd is connected.
+    pub connected: bool,
+    /// Which endpoint, or which was tried last.
+    pub endpoint: String,
+    /// Revision of the values in use.
+    pub revision: i64,
+    /// Milliseconds since that changed.
+    pub since_ms: u64,
+    /// The last error.
+    pub error: Option<String>,
+}
+
+/// One problem.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProblemStatus {
+    /// `error`, `warning` or `note`.
+    pub severity: String,
+    /// The router it concerns.
+    pub router: Option<String>,
+    /// Place and text.
+    pub text: String,
+}
