@@ -402,3 +402,52 @@ fn control_messages(mut control: &[u8]) -> (Option<Ipv6Addr>, Option<u8>) {
     }
     (destination, hop_limit)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn control_message(kind: libc::c_int, data: &[u8]) -> Vec<u8> {
+        let header = size_of::<usize>() + 8;
+        let mut bytes = (header + data.len()).to_ne_bytes().to_vec();
+        bytes.extend(libc::IPPROTO_IPV6.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(size_of::<usize>()), 0);
+        bytes
+    }
+
+    #[test]
+    fn destination_and_hop_limit_are_found_in_either_order() {
+        let mut information = GROUP_V6.octets().to_vec();
+        information.extend(5u32.to_ne_bytes());
+        let information = control_message(libc::IPV6_PKTINFO, &information);
+        let limit = control_message(libc::IPV6_HOPLIMIT, &255i32.to_ne_bytes());
+        for bytes in [[&information[..], &limit].concat(), [&limit[..], &information].concat()] {
+            assert_eq!(control_messages(&bytes), (Some(GROUP_V6), Some(255)));
+        }
+    }
+
+    #[test]
+    fn a_hop_limit_that_is_none_is_none() {
+        let limit = control_message(libc::IPV6_HOPLIMIT, &(-1i32).to_ne_bytes());
+        assert_eq!(control_messages(&limit), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn no_ancillary_data_makes_it_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..160),
+            length in 0usize..64,
+        ) {
+            let mut bytes = bytes;
+            control_messages(&bytes);
+            if let Some(front) = bytes.get_mut(..size_of::<usize>()) {
+                front.copy_from_slice(&length.to_ne_bytes());
+            }
+            control_messages(&bytes);
+        }
+    }
+}

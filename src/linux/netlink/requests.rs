@@ -339,3 +339,42 @@ fn explanation(message: &Message<'_>) -> Option<String> {
     let text = text.split(|byte| *byte == 0).next()?;
     std::str::from_utf8(text).ok().map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_found() {
+        let mut body = Vec::new();
+        body.extend((-22i32).to_ne_bytes());
+        body.extend([0; 16]);
+        body.extend(10u16.to_ne_bytes());
+        body.extend(1u16.to_ne_bytes());
+        body.extend(b"wrong\0\0\0");
+        let flags = (NlmF::CAPPED | NlmF::ACK_TLVS).bits();
+        let message = Message { kind: 2, flags, seq: 1, body: &body };
+        assert_eq!(error_number(&message), Ok(Err(Errno(22))));
+        assert_eq!(explanation(&message).as_deref(), Some("wrong"));
+    }
+
+    #[test]
+    fn sequence_numbers_start_again_before_they_run_over() {
+        let mut requests = Requests::open().unwrap();
+        requests.seq = u32::MAX - 3;
+        assert_eq!(requests.begin(2), u32::MAX - 2);
+        assert_eq!(requests.begin(2), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_acknowledgement_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..128)) {
+            let flags = (NlmF::CAPPED | NlmF::ACK_TLVS).bits();
+            let message = Message { kind: 2, flags, seq: 1, body: &body };
+            let _ = error_number(&message);
+            let _ = explanation(&message);
+        }
+    }
+}
