@@ -12,7 +12,9 @@ pub mod rt;
 pub mod signals;
 mod sys;
 mod vrrp_socket;
+mod wait;
 
 pub use packet_socket::PacketSocket;
 pub use sys::{MAX_SEND, hostname};
 pub use vrrp_socket::{Received, RecvBatch, VrrpSocket};
+pub use wait::wait_readable;
