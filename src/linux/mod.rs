@@ -8,6 +8,8 @@ pub mod lock;
 pub mod netlink;
 pub mod netns;
 mod packet_socket;
+mod poller;
+mod recv_batch;
 pub mod rt;
 pub mod signals;
 mod sys;
@@ -15,6 +17,8 @@ mod vrrp_socket;
 mod wait;
 
 pub use packet_socket::PacketSocket;
+pub use poller::{Poller, Waker};
+pub use recv_batch::{Received, RecvBatch};
 pub use sys::{MAX_SEND, hostname};
-pub use vrrp_socket::{Received, RecvBatch, VrrpSocket};
+pub use vrrp_socket::VrrpSocket;
 pub use wait::wait_readable;

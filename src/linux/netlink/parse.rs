@@ -144,7 +144,7 @@ fn index(index: libc::c_int) -> Result<IfIndex, Malformed> {
     }
 }
 
-fn attribute<'a, T: RtaType>(attributes: &'a [Rtattr<T, Buffer>], kind: T) -> Option<&'a [u8]> {
+fn attribute<T: RtaType>(attributes: &[Rtattr<T, Buffer>], kind: T) -> Option<&[u8]> {
     attributes.iter().find(|a| *a.rta_type() == kind).map(|a| a.payload().as_ref())
 }
 
