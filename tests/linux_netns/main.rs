@@ -194,3 +194,19 @@ isolated!(
         }
     }
 );
+
+isolated!(
+    fn touched_memory_is_locked_where_it_is_allowed() {
+        fn locked() -> bool {
+            let text = fs::read_to_string("/proc/self/status").unwrap();
+            let line = text.lines().find(|line| line.starts_with("VmLck:")).unwrap();
+            line.split_whitespace().nth(1) != Some("0")
+        }
+        match rt::lock_memory() {
+            Ok(()) => assert!(locked()),
+            Err(_) => {
+                skip("touched_memory_is_locked", "needs CAP_IPC_LOCK or a high RLIMIT_MEMLOCK")
+            }
+        }
+    }
+);

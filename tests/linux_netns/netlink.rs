@@ -89,6 +89,22 @@ isolated!(
 );
 
 isolated!(
+    fn an_ipv6_address_keeps_the_length_that_it_has_until_it_is_removed() {
+        let mut requests = Requests::open().unwrap();
+        let index = bridge(&mut requests);
+        requests.add_address(index, prefix("2001:db8::3", 64)).unwrap();
+        let op = put(index, "2001:db8::3", Some(60));
+        assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
+        let found = address(&requests.dump().unwrap(), index, "2001:db8::3").unwrap();
+        assert_eq!(found.prefix, prefix("2001:db8::3", 64));
+        let ops = [remove(index, found.prefix), op];
+        assert_eq!(requests.apply(&ops).unwrap(), [Ok(()), Ok(())]);
+        let found = address(&requests.dump().unwrap(), index, "2001:db8::3").unwrap();
+        assert_eq!(found.prefix, op.prefix);
+    }
+);
+
+isolated!(
     fn a_chunk_of_five_hundred_is_done_and_every_answer_is_in_its_place() {
         let mut requests = Requests::open().unwrap();
         let index = bridge(&mut requests);

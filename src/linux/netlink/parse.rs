@@ -111,7 +111,7 @@ pub(super) fn ip(bytes: &[u8]) -> Option<IpAddr> {
 /// about links or IP addresses.
 pub(super) fn change(message: &Message<'_>) -> Result<Option<Change>, Malformed> {
     match message.kind {
-        libc::RTM_NEWLINK => Ok(link(message.body)?.map(Change::Link)),
+        libc::RTM_NEWLINK => link(message.body),
         libc::RTM_DELLINK => {
             let link = info(message.body)?;
             if !is_of_the_link_itself(&link) {
@@ -148,8 +148,9 @@ fn attribute<T: RtaType>(attributes: &[Rtattr<T, Buffer>], kind: T) -> Option<&[
     attributes.iter().find(|a| *a.rta_type() == kind).map(|a| a.payload().as_ref())
 }
 
-fn link(body: &[u8]) -> Result<Option<Link>, Malformed> {
+fn link(body: &[u8]) -> Result<Option<Change>, Malformed> {
     let info = info(body)?;
+    let index = index(*info.ifi_index())?;
     let attributes: &[_] = info.rtattrs().as_ref();
     // Wireless events come as RTM_NEWLINK with little beside them.
     if !is_of_the_link_itself(&info) || attribute(attributes, Ifla::Wireless).is_some() {
@@ -157,8 +158,10 @@ fn link(body: &[u8]) -> Result<Option<Link>, Malformed> {
     }
     let name = attribute(attributes, Ifla::Ifname).ok_or(Malformed("link without a name"))?;
     let name = name.split(|b| *b == 0).next().unwrap_or_default();
-    let name = std::str::from_utf8(name).map_err(|_| Malformed("link's name is not UTF-8"))?;
-    let name = IfName::new(name).map_err(|_| Malformed("link's name"))?;
+    let name = std::str::from_utf8(name).ok().and_then(|name| IfName::new(name).ok());
+    // The kernel allows names that no configuration can have. A link that is renamed to one is
+    // gone as far as anybody can ask for it.
+    let Some(name) = name else { return Ok(Some(Change::LinkGone(index))) };
     let mtu = attribute(attributes, Ifla::Mtu).and_then(|b| u32_at(b, 0));
     let mtu = mtu.ok_or(Malformed("link without an MTU"))?;
     let operstate = attribute(attributes, Ifla::Operstate).and_then(|b| b.first().copied());
@@ -168,15 +171,15 @@ fn link(body: &[u8]) -> Result<Option<Link>, Malformed> {
     };
     let mac = attribute(attributes, Ifla::Address).and_then(|b| b.try_into().ok()).map(Mac);
     let flags = *info.ifi_flags();
-    Ok(Some(Link {
-        index: index(*info.ifi_index())?,
+    Ok(Some(Change::Link(Link {
+        index,
         name,
         up: flags.contains(Iff::UP),
         running: flags.contains(Iff::LOWERUP) && may_carry,
         loopback: flags.contains(Iff::LOOPBACK),
         mac,
         mtu,
-    }))
+    })))
 }
 
 fn address(body: &[u8]) -> Result<Option<Address>, Malformed> {
@@ -331,6 +334,16 @@ mod tests {
         let body = link_body(0, UP, &[]);
         let gone = Ok(Some(Change::LinkGone(IfIndex(5))));
         assert_eq!(only(&framed(libc::RTM_DELLINK, &body)), gone);
+    }
+
+    #[test]
+    fn a_link_with_a_name_that_cannot_be_asked_for_is_not_there() {
+        for name in [&b"\xff\xfe\0"[..], b"\x01\0"] {
+            let mtu = 1500u32.to_ne_bytes();
+            let body = link_body(0, UP, &[(3, name), (4, &mtu)]);
+            let gone = Ok(Some(Change::LinkGone(IfIndex(5))));
+            assert_eq!(only(&framed(libc::RTM_NEWLINK, &body)), gone);
+        }
     }
 
     #[test]
