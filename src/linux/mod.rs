@@ -9,12 +9,16 @@ pub mod netlink;
 pub mod netns;
 mod packet_socket;
 mod poll;
+mod recv_batch;
 pub mod rt;
 pub mod signals;
 mod sys;
 mod vrrp_socket;
+mod wait;
 
 pub use packet_socket::PacketSocket;
 pub use poll::register;
-pub use sys::{MAX_SEND, hostname};
-pub use vrrp_socket::{Received, RecvBatch, VrrpSocket};
+pub use recv_batch::{Received, RecvBatch};
+pub use sys::{MAX_SEND, errno, hostname};
+pub use vrrp_socket::VrrpSocket;
+pub use wait::wait_readable;

@@ -250,3 +250,34 @@ mod tests {
         assert!(!hostname().unwrap().is_empty());
     }
 }
+
+/// An error of the kernel's, with what was being done.
+#[derive(Debug)]
+struct InStep {
+    what: &'static str,
+    error: io::Error,
+}
+
+impl std::fmt::Display for InStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.error)
+    }
+}
+
+impl std::error::Error for InStep {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Says what was being done; [`errno`] still finds the kernel's number.
+pub(super) fn in_step(what: &'static str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), InStep { what, error })
+}
+
+/// The kernel's number of an error; EIO for those that have none.
+#[must_use]
+pub fn errno(error: &io::Error) -> Errno {
+    let inner = || error.get_ref()?.downcast_ref::<InStep>()?.error.raw_os_error();
+    Errno(error.raw_os_error().or_else(inner).unwrap_or(libc::EIO))
+}

@@ -1,11 +1,11 @@
 //! VRRP adverts in and out of one interface, for one family.
 
 use std::io;
-use std::mem::{MaybeUninit, size_of};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr;
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::recv_batch::RecvBatch;
 use super::sys::{self, Target, instruction};
 use crate::node::kernel::{Errno, Port};
 use crate::wire::vrrp::PROTOCOL;
@@ -16,15 +16,6 @@ const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 /// ff02::12 (RFC 9568 §5.1.2.2).
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 
-/// Packets that one call reads at most.
-const MAX_RECEIVE: usize = 32;
-/// Bytes of one packet that are kept: the largest advert, 255 IPv6 addresses after 8 bytes, has
-/// 4,088.
-const PACKET: usize = 4096;
-/// Bytes of ancillary data: hop limit (24 with its header) and packet information (40).
-const CONTROL: usize = 128;
-/// Bytes of a socket address: sockaddr_in6, the larger one.
-const NAME: usize = size_of::<libc::sockaddr_in6>();
 /// Bytes that the kernel may keep for us, counted with its own overhead: some hundred adverts.
 const RECEIVE_BUFFER: libc::c_int = 512 * 1024;
 
@@ -115,10 +106,10 @@ impl TargetOf {
 
 /// Tells which step of opening failed.
 fn step(what: &'static str) -> impl Fn(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+    move |error| sys::in_step(what, error)
 }
 
-fn domain(family: Family) -> libc::c_int {
+pub(super) const fn domain(family: Family) -> libc::c_int {
     match family {
         Family::V4 => libc::AF_INET,
         Family::V6 => libc::AF_INET6,
@@ -231,174 +222,3 @@ const FILTER_V6: [libc::sock_filter; 10] = [
     instruction(RETURN, 0, 0, WHOLE),
     instruction(RETURN, 0, 0, 0),
 ];
-
-/// Room for 32 packets, used again and again: 133 KiB on the heap.
-pub struct RecvBatch {
-    slots: Box<[Slot]>,
-    filled: usize,
-    family: Family,
-}
-
-/// One packet as the kernel gives it. Aligned for a control message's header.
-#[repr(C, align(8))]
-struct Slot {
-    control: [u8; CONTROL],
-    name: [u8; NAME],
-    bytes: [u8; PACKET],
-    length: usize,
-    control_length: usize,
-    truncated: bool,
-}
-
-/// One packet that has arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received<'a> {
-    /// IPv4: the whole packet with its header. IPv6: what follows the header.
-    pub bytes: &'a [u8],
-    /// From the IP header.
-    pub source: IpAddr,
-    /// IPv6: from the IP header. IPv4: `None`, it is in `bytes`.
-    pub destination: Option<IpAddr>,
-    /// IPv6: from the IP header. IPv4: `None`, it is in `bytes`.
-    pub hop_limit: Option<u8>,
-    /// The packet was longer than 4,096 bytes and its end is missing.
-    pub truncated: bool,
-}
-
-impl RecvBatch {
-    /// Empty.
-    #[must_use]
-    pub fn new() -> Self {
-        let slot = || Slot {
-            control: [0; CONTROL],
-            name: [0; NAME],
-            bytes: [0; PACKET],
-            length: 0,
-            control_length: 0,
-            truncated: false,
-        };
-        let slots = std::iter::repeat_with(slot).take(MAX_RECEIVE).collect();
-        Self { slots, filled: 0, family: Family::V4 }
-    }
-
-    /// The packets of the last [`VrrpSocket::recv_batch`], in order of arrival. One whose source
-    /// the kernel did not tell, which it always does, is left out.
-    pub fn packets(&self) -> impl Iterator<Item = Received<'_>> {
-        let filled = self.slots.get(..self.filled).unwrap_or_default();
-        filled.iter().filter_map(|slot| slot.received(self.family))
-    }
-
-    fn fill(&mut self, fd: BorrowedFd<'_>, family: Family) -> io::Result<usize> {
-        self.filled = 0;
-        self.family = family;
-        // SAFETY: both are plain C structures of integers and pointers, for which all zeroes hold.
-        let (mut vectors, mut messages): (
-            [libc::iovec; MAX_RECEIVE],
-            [libc::mmsghdr; MAX_RECEIVE],
-        ) = unsafe { MaybeUninit::zeroed().assume_init() };
-        for ((slot, vector), message) in self.slots.iter_mut().zip(&mut vectors).zip(&mut messages)
-        {
-            vector.iov_base = slot.bytes.as_mut_ptr().cast();
-            vector.iov_len = PACKET;
-            message.msg_hdr.msg_name = slot.name.as_mut_ptr().cast();
-            message.msg_hdr.msg_namelen = NAME as libc::socklen_t;
-            message.msg_hdr.msg_iov = vector;
-            message.msg_hdr.msg_iovlen = 1;
-            message.msg_hdr.msg_control = slot.control.as_mut_ptr().cast();
-            message.msg_hdr.msg_controllen = CONTROL as _;
-        }
-        let count = loop {
-            // SAFETY: each header points to a live vector, name, control buffer and packet buffer
-            // of the lengths that it gives; no time-out.
-            let result = unsafe {
-                libc::recvmmsg(
-                    fd.as_raw_fd(),
-                    messages.as_mut_ptr(),
-                    MAX_RECEIVE as libc::c_uint,
-                    libc::MSG_DONTWAIT as _,
-                    ptr::null_mut(),
-                )
-            };
-            match usize::try_from(result) {
-                Ok(count) => break count,
-                Err(_) => {
-                    let error = io::Error::last_os_error();
-                    match error.kind() {
-                        io::ErrorKind::Interrupted => {}
-                        io::ErrorKind::WouldBlock => return Ok(0),
-                        _ => return Err(error),
-                    }
-                }
-            }
-        };
-        for (slot, message) in self.slots.iter_mut().zip(&messages).take(count) {
-            slot.length = usize::try_from(message.msg_len).unwrap_or(usize::MAX).min(PACKET);
-            slot.control_length = (message.msg_hdr.msg_controllen as usize).min(CONTROL);
-            slot.truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        }
-        self.filled = count;
-        Ok(count)
-    }
-}
-
-impl Default for RecvBatch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Slot {
-    fn received(&self, family: Family) -> Option<Received<'_>> {
-        let control = self.control.get(..self.control_length).unwrap_or_default();
-        let (destination, hop_limit) = match family {
-            Family::V4 => (None, None),
-            Family::V6 => control_messages(control),
-        };
-        Some(Received {
-            bytes: self.bytes.get(..self.length).unwrap_or_default(),
-            source: source(family, &self.name)?,
-            destination: destination.map(IpAddr::V6),
-            hop_limit,
-            truncated: self.truncated,
-        })
-    }
-}
-
-/// The address in a sockaddr_in or sockaddr_in6.
-fn source(family: Family, name: &[u8; NAME]) -> Option<IpAddr> {
-    let found = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
-    if libc::c_int::from(found) != domain(family) {
-        return None;
-    }
-    Some(match family {
-        Family::V4 => IpAddr::from(<[u8; 4]>::try_from(name.get(4..8)?).ok()?),
-        Family::V6 => IpAddr::from(<[u8; 16]>::try_from(name.get(8..24)?).ok()?),
-    })
-}
-
-/// Destination and hop limit out of ancillary data. Laid out as the kernel does: struct cmsghdr is
-/// a length of the size of a pointer, level and type; data and next header aligned as the length.
-fn control_messages(mut control: &[u8]) -> (Option<Ipv6Addr>, Option<u8>) {
-    const WORD: usize = size_of::<usize>();
-    const HEADER: usize = WORD + 8;
-    let int = |bytes: Option<&[u8]>| -> Option<libc::c_int> {
-        Some(libc::c_int::from_ne_bytes(bytes?.try_into().ok()?))
-    };
-    let (mut destination, mut hop_limit) = (None, None);
-    while let Some(length) = control.get(..WORD).and_then(|b| b.try_into().ok()) {
-        let length = usize::from_ne_bytes(length);
-        let Some(data) = control.get(HEADER.next_multiple_of(WORD)..length) else { break };
-        let level = int(control.get(WORD..WORD + 4));
-        let kind = int(control.get(WORD + 4..HEADER));
-        if level == Some(libc::IPPROTO_IPV6) && kind == Some(libc::IPV6_PKTINFO) {
-            // struct in6_pktinfo: address, index.
-            let address = data.get(..16).and_then(|b| <[u8; 16]>::try_from(b).ok());
-            destination = address.map(Ipv6Addr::from);
-        } else if level == Some(libc::IPPROTO_IPV6) && kind == Some(libc::IPV6_HOPLIMIT) {
-            hop_limit = int(data.get(..4)).and_then(|limit| u8::try_from(limit).ok());
-        }
-        // `length` is at least the header's, as `data` shows, and within the buffer.
-        control = control.get(length.next_multiple_of(WORD)..).unwrap_or_default();
-    }
-    (destination, hop_limit)
-}

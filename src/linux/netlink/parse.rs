@@ -111,7 +111,7 @@ pub(super) fn ip(bytes: &[u8]) -> Option<IpAddr> {
 /// about links or IP addresses.
 pub(super) fn change(message: &Message<'_>) -> Result<Option<Change>, Malformed> {
     match message.kind {
-        libc::RTM_NEWLINK => Ok(link(message.body)?.map(Change::Link)),
+        libc::RTM_NEWLINK => link(message.body),
         libc::RTM_DELLINK => {
             let link = info(message.body)?;
             if !is_of_the_link_itself(&link) {
@@ -144,12 +144,13 @@ fn index(index: libc::c_int) -> Result<IfIndex, Malformed> {
     }
 }
 
-fn attribute<'a, T: RtaType>(attributes: &'a [Rtattr<T, Buffer>], kind: T) -> Option<&'a [u8]> {
+fn attribute<T: RtaType>(attributes: &[Rtattr<T, Buffer>], kind: T) -> Option<&[u8]> {
     attributes.iter().find(|a| *a.rta_type() == kind).map(|a| a.payload().as_ref())
 }
 
-fn link(body: &[u8]) -> Result<Option<Link>, Malformed> {
+fn link(body: &[u8]) -> Result<Option<Change>, Malformed> {
     let info = info(body)?;
+    let index = index(*info.ifi_index())?;
     let attributes: &[_] = info.rtattrs().as_ref();
     // Wireless events come as RTM_NEWLINK with little beside them.
     if !is_of_the_link_itself(&info) || attribute(attributes, Ifla::Wireless).is_some() {
@@ -157,8 +158,10 @@ fn link(body: &[u8]) -> Result<Option<Link>, Malformed> {
     }
     let name = attribute(attributes, Ifla::Ifname).ok_or(Malformed("link without a name"))?;
     let name = name.split(|b| *b == 0).next().unwrap_or_default();
-    let name = std::str::from_utf8(name).map_err(|_| Malformed("link's name is not UTF-8"))?;
-    let name = IfName::new(name).map_err(|_| Malformed("link's name"))?;
+    let name = std::str::from_utf8(name).ok().and_then(|name| IfName::new(name).ok());
+    // The kernel allows names that no configuration can have. A link that is renamed to one is
+    // gone as far as anybody can ask for it.
+    let Some(name) = name else { return Ok(Some(Change::LinkGone(index))) };
     let mtu = attribute(attributes, Ifla::Mtu).and_then(|b| u32_at(b, 0));
     let mtu = mtu.ok_or(Malformed("link without an MTU"))?;
     let operstate = attribute(attributes, Ifla::Operstate).and_then(|b| b.first().copied());
@@ -168,15 +171,15 @@ fn link(body: &[u8]) -> Result<Option<Link>, Malformed> {
     };
     let mac = attribute(attributes, Ifla::Address).and_then(|b| b.try_into().ok()).map(Mac);
     let flags = *info.ifi_flags();
-    Ok(Some(Link {
-        index: index(*info.ifi_index())?,
+    Ok(Some(Change::Link(Link {
+        index,
         name,
         up: flags.contains(Iff::UP),
         running: flags.contains(Iff::LOWERUP) && may_carry,
         loopback: flags.contains(Iff::LOOPBACK),
         mac,
         mtu,
-    }))
+    })))
 }
 
 fn address(body: &[u8]) -> Result<Option<Address>, Malformed> {
@@ -212,4 +215,209 @@ fn address(body: &[u8]) -> Result<Option<Address>, Malformed> {
         link_scope: *info.ifa_scope() == RtScope::Link,
         proto: proto.and_then(|b| b.first().copied()).unwrap_or(0),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use neli::consts::nl::NlmF;
+    use neli::consts::rtnl::Rtm;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::linux::netlink::encode;
+    use crate::linux::netlink::socket::Socket;
+
+    /// All that anything in here does with bytes from outside; gives how many messages were sound.
+    fn digest(bytes: &[u8]) -> usize {
+        Messages::new(bytes).filter(|m| m.is_ok_and(|m| change(&m).is_ok())).count()
+    }
+
+    /// What this kernel answers to a dump of links and of addresses.
+    fn dumps() -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        for kind in [Rtm::Getlink, Rtm::Getaddr] {
+            let socket = Socket::open(0, 0).unwrap();
+            let mut request = Cursor::new(Vec::new());
+            let header = Buffer::from(vec![0; 16]);
+            encode::message(&mut request, kind, NlmF::DUMP, 1, header).unwrap();
+            socket.send(request.get_ref()).unwrap();
+            loop {
+                let mut buffer = vec![0; 64 * 1024];
+                let length = socket.receive(&mut buffer).unwrap().length;
+                buffer.truncate(length);
+                let done = libc::NLMSG_DONE;
+                let last = Messages::new(&buffer).any(|m| i32::from(m.unwrap().kind) == done);
+                all.push(buffer);
+                if last {
+                    break;
+                }
+            }
+        }
+        all
+    }
+
+    /// A message with this body.
+    fn framed(kind: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(u32::try_from(HEADER + body.len()).unwrap().to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend(body);
+        bytes
+    }
+
+    fn attribute_bytes(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(u16::try_from(4 + payload.len()).unwrap().to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// A link's body: family, index, flags, and the attributes.
+    fn link_body(family: u8, flags: u32, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = vec![family, 0, 1, 0];
+        body.extend(5i32.to_ne_bytes());
+        body.extend(flags.to_ne_bytes());
+        body.extend([0; 4]);
+        for (kind, payload) in attributes {
+            body.extend(attribute_bytes(*kind, payload));
+        }
+        body
+    }
+
+    fn only(bytes: &[u8]) -> Result<Option<Change>, Malformed> {
+        change(&Messages::new(bytes).next().unwrap().unwrap())
+    }
+
+    const UP: u32 = 1;
+    const LOWER_UP: u32 = 1 << 16;
+
+    #[test]
+    fn this_kernels_own_dumps_are_sound() {
+        for dump in dumps() {
+            assert_eq!(digest(&dump), Messages::new(&dump).count());
+        }
+    }
+
+    #[test]
+    fn a_link_runs_with_carrier_and_an_operational_state_of_up_or_unknown() {
+        for (flags, operstate, running) in [
+            (UP | LOWER_UP, 6, true),
+            (UP | LOWER_UP, 0, true),
+            (UP | LOWER_UP, 5, false),
+            (UP | LOWER_UP, 2, false),
+            (UP, 6, false),
+        ] {
+            let attributes: [(u16, &[u8]); 4] =
+                [(3, b"eth0\0"), (4, &1500u32.to_ne_bytes()), (16, &[operstate]), (1, &[2; 6])];
+            let bytes = framed(libc::RTM_NEWLINK, &link_body(0, flags, &attributes));
+            let link = Link {
+                index: IfIndex(5),
+                name: IfName::new("eth0").unwrap(),
+                up: true,
+                running,
+                loopback: false,
+                mac: Some(Mac([2; 6])),
+                mtu: 1500,
+            };
+            assert_eq!(only(&bytes), Ok(Some(Change::Link(link))), "{flags:#x} {operstate}");
+        }
+    }
+
+    #[test]
+    fn what_a_bridge_says_of_its_ports_is_not_taken_for_the_links_end() {
+        let body = link_body(libc::AF_BRIDGE as u8, UP, &[(3, b"eth0\0")]);
+        assert_eq!(only(&framed(libc::RTM_DELLINK, &body)), Ok(None));
+        assert_eq!(only(&framed(libc::RTM_NEWLINK, &body)), Ok(None));
+        let body = link_body(0, UP, &[]);
+        let gone = Ok(Some(Change::LinkGone(IfIndex(5))));
+        assert_eq!(only(&framed(libc::RTM_DELLINK, &body)), gone);
+    }
+
+    #[test]
+    fn a_link_with_a_name_that_cannot_be_asked_for_is_not_there() {
+        for name in [&b"\xff\xfe\0"[..], b"\x01\0"] {
+            let mtu = 1500u32.to_ne_bytes();
+            let body = link_body(0, UP, &[(3, name), (4, &mtu)]);
+            let gone = Ok(Some(Change::LinkGone(IfIndex(5))));
+            assert_eq!(only(&framed(libc::RTM_NEWLINK, &body)), gone);
+        }
+    }
+
+    #[test]
+    fn a_wireless_event_is_not_taken_for_a_link() {
+        let body = link_body(0, UP, &[(3, b"wlan0\0"), (11, &[0; 8])]);
+        assert_eq!(only(&framed(libc::RTM_NEWLINK, &body)), Ok(None));
+    }
+
+    #[test]
+    fn an_address_to_a_single_peer_is_the_local_one() {
+        let mut body = vec![libc::AF_INET as u8, 32, 0x80, 0, 5, 0, 0, 0];
+        body[4..].copy_from_slice(&5u32.to_ne_bytes());
+        body.extend(attribute_bytes(1, &[10, 0, 0, 2]));
+        body.extend(attribute_bytes(2, &[10, 0, 0, 1]));
+        let Ok(Some(Change::Address(address))) = only(&framed(libc::RTM_NEWADDR, &body)) else {
+            panic!("an address");
+        };
+        assert_eq!(address.prefix, Prefix::host("10.0.0.1".parse().unwrap()));
+        assert!(address.permanent);
+        assert_eq!(address.proto, 0);
+    }
+
+    #[test]
+    fn an_address_whose_length_is_beyond_its_family_is_refused() {
+        let mut body = vec![libc::AF_INET as u8, 33, 0, 0, 5, 0, 0, 0];
+        body[4..].copy_from_slice(&5u32.to_ne_bytes());
+        body.extend(attribute_bytes(2, &[10, 0, 0, 1]));
+        assert!(only(&framed(libc::RTM_NEWADDR, &body)).is_err());
+        body[1] = 32;
+        body[0] = libc::AF_INET6 as u8;
+        assert!(only(&framed(libc::RTM_NEWADDR, &body)).is_err());
+    }
+
+    #[test]
+    fn a_length_that_lies_ends_the_datagram() {
+        for length in [0u32, 15, 17, u32::MAX] {
+            let mut bytes = framed(0, &[]);
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            let all: Vec<_> = Messages::new(&bytes).collect();
+            assert_eq!(all, [Err(Malformed("length"))]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            digest(&bytes);
+        }
+
+        #[test]
+        fn no_body_makes_it_panic(
+            kind in prop::sample::select(vec![16u16, 17, 20, 21]),
+            body in prop::collection::vec(any::<u8>(), 0..256),
+        ) {
+            digest(&framed(kind, &body));
+        }
+
+        #[test]
+        fn no_change_to_a_real_dump_makes_it_panic(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+            end in any::<prop::sample::Index>(),
+            cut in any::<bool>(),
+        ) {
+            thread_local!(static DUMPS: Vec<Vec<u8>> = dumps());
+            for mut dump in DUMPS.with(Clone::clone) {
+                for (at, byte) in &changes {
+                    let at = at.index(dump.len());
+                    dump[at] = *byte;
+                }
+                if cut {
+                    dump.truncate(end.index(dump.len()));
+                }
+                digest(&dump);
+            }
+        }
+    }
 }

@@ -137,7 +137,7 @@ impl Requests {
         let mut results = Vec::with_capacity(ops.len());
         for chunk in ops.chunks(MAX_CHUNK) {
             let first = self.begin(chunk.len());
-            for (seq, op) in (first..).zip(chunk) {
+            for (op, seq) in chunk.iter().zip(first..) {
                 encode::op(&mut self.out, seq, op)?;
             }
             results.append(&mut self.transact(first, chunk.len())?);
@@ -201,7 +201,7 @@ impl Requests {
                 if libc::c_int::from(message.kind) != libc::NLMSG_ERROR || slot.is_some() {
                     continue;
                 }
-                let answer = acknowledgement(&message).map_err(io::Error::other)?;
+                let answer = error_number(&message).map_err(io::Error::other)?;
                 if answer.is_err() && self.explanation.is_none() {
                     self.explanation = explanation(&message);
                 }
@@ -319,10 +319,6 @@ fn error_number(message: &Message<'_>) -> Result<Result<(), Errno>, Malformed> {
     }
 }
 
-fn acknowledgement(message: &Message<'_>) -> Result<Result<(), Errno>, Malformed> {
-    error_number(message)
-}
-
 /// NLMSGERR_ATTR_MSG of an acknowledgement that has it and does not echo the request.
 fn explanation(message: &Message<'_>) -> Option<String> {
     // struct nlmsgerr: the number and the request's header.
@@ -338,4 +334,72 @@ fn explanation(message: &Message<'_>) -> Option<String> {
     let text = handle.get_attribute(NlmsgerrAttr::Msg)?.nla_payload().as_ref();
     let text = text.split(|byte| *byte == 0).next()?;
     std::str::from_utf8(text).ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Prefix;
+    use crate::node::kernel::Verb;
+    use crate::wire::IfIndex;
+
+    #[test]
+    fn the_kernels_words_are_found() {
+        let mut body = Vec::new();
+        body.extend((-22i32).to_ne_bytes());
+        body.extend([0; 16]);
+        body.extend(10u16.to_ne_bytes());
+        body.extend(1u16.to_ne_bytes());
+        body.extend(b"wrong\0\0\0");
+        let flags = (NlmF::CAPPED | NlmF::ACK_TLVS).bits();
+        let message = Message { kind: 2, flags, seq: 1, body: &body };
+        assert_eq!(error_number(&message), Ok(Err(Errno(22))));
+        assert_eq!(explanation(&message).as_deref(), Some("wrong"));
+    }
+
+    #[test]
+    fn a_dump_that_does_not_fit_is_made_again_with_more_room() {
+        let mut requests = Requests::open().unwrap();
+        requests.buffer = vec![0; 512];
+        let snapshot = requests.dump().unwrap();
+        assert!(snapshot.links.iter().any(|link| link.loopback));
+        assert!(requests.buffer.len() > 512);
+    }
+
+    #[test]
+    fn answers_to_earlier_requests_are_passed_over() {
+        let mut requests = Requests::open().unwrap();
+        let prefix = Prefix::host("192.0.2.1".parse().unwrap());
+        let op = Op { index: IfIndex(u32::MAX), prefix, verb: Verb::Remove };
+        // Sent, and its answer left lying.
+        let seq = requests.begin(1);
+        encode::op(&mut requests.out, seq, &op).unwrap();
+        requests.socket.send(requests.out.get_ref()).unwrap();
+        assert!(requests.dump().is_ok());
+        let seq = requests.begin(1);
+        encode::op(&mut requests.out, seq, &op).unwrap();
+        requests.socket.send(requests.out.get_ref()).unwrap();
+        let answers = requests.apply(&[op, op]).unwrap();
+        assert!(answers.iter().all(Result::is_err) && answers.len() == 2);
+    }
+
+    #[test]
+    fn sequence_numbers_start_again_before_they_run_over() {
+        let mut requests = Requests::open().unwrap();
+        requests.seq = u32::MAX - 3;
+        assert_eq!(requests.begin(2), u32::MAX - 2);
+        assert_eq!(requests.begin(2), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_acknowledgement_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..128)) {
+            let flags = (NlmF::CAPPED | NlmF::ACK_TLVS).bits();
+            let message = Message { kind: 2, flags, seq: 1, body: &body };
+            let _ = error_number(&message);
+            let _ = explanation(&message);
+        }
+    }
 }

@@ -93,3 +93,48 @@ fn nexthops(mut payload: &[u8], gateways: &mut Vec<IpAddr>) -> Result<(), Malfor
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nexthop(gateway: [u8; 4]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(16u16.to_ne_bytes());
+        bytes.extend([0; 6]);
+        bytes.extend(8u16.to_ne_bytes());
+        bytes.extend(libc::RTA_GATEWAY.to_ne_bytes());
+        bytes.extend(gateway);
+        bytes
+    }
+
+    #[test]
+    fn every_gateway_of_a_route_with_several_is_found() {
+        let payload = [nexthop([10, 0, 0, 1]), nexthop([10, 0, 0, 2])].concat();
+        let mut gateways = Vec::new();
+        nexthops(&payload, &mut gateways).unwrap();
+        assert_eq!(gateways, [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])]);
+    }
+
+    #[test]
+    fn a_gateway_of_the_other_family_is_found() {
+        let mut payload = vec![10, 0];
+        payload.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(gateway(RTA_VIA, &payload), Some("fe80::1".parse().unwrap()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..128)) {
+            let mut body = body;
+            if let Some(length) = body.get_mut(1) {
+                *length = 0;
+            }
+            let kind = libc::RTM_NEWROUTE;
+            let _ = gateways_of(&Message { kind, flags: 0, seq: 1, body: &body });
+            let _ = nexthops(&body, &mut Vec::new());
+        }
+    }
+}

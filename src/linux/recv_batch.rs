@@ -1,0 +1,245 @@
+//! Packets read many at a time.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use super::vrrp_socket::domain;
+use crate::wire::Family;
+
+/// Packets that one call reads at most.
+const MAX_RECEIVE: usize = 32;
+/// Bytes of one packet that are kept: the largest advert, 255 IPv6 addresses after 8 bytes, has
+/// 4,088.
+const PACKET: usize = 4096;
+/// Bytes of ancillary data: hop limit (24 with its header) and packet information (40).
+const CONTROL: usize = 128;
+/// Bytes of a socket address: sockaddr_in6, the larger one.
+const NAME: usize = size_of::<libc::sockaddr_in6>();
+
+/// Room for 32 packets, used again and again: 133 KiB on the heap.
+pub struct RecvBatch {
+    slots: Box<[Slot]>,
+    filled: usize,
+    family: Family,
+}
+
+/// One packet as the kernel gives it. Aligned for a control message's header.
+#[repr(C, align(8))]
+struct Slot {
+    control: [u8; CONTROL],
+    name: [u8; NAME],
+    bytes: [u8; PACKET],
+    length: usize,
+    control_length: usize,
+    truncated: bool,
+}
+
+/// One packet that has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// IPv4: the whole packet with its header. IPv6: what follows the header.
+    pub bytes: &'a [u8],
+    /// From the IP header.
+    pub source: IpAddr,
+    /// IPv6: from the IP header. IPv4: `None`, it is in `bytes`.
+    pub destination: Option<IpAddr>,
+    /// IPv6: from the IP header. IPv4: `None`, it is in `bytes`.
+    pub hop_limit: Option<u8>,
+    /// The packet was longer than 4,096 bytes and its end is missing.
+    pub truncated: bool,
+}
+
+impl RecvBatch {
+    /// Empty.
+    #[must_use]
+    pub fn new() -> Self {
+        let slot = || Slot {
+            control: [0; CONTROL],
+            name: [0; NAME],
+            bytes: [0; PACKET],
+            length: 0,
+            control_length: 0,
+            truncated: false,
+        };
+        let slots = std::iter::repeat_with(slot).take(MAX_RECEIVE).collect();
+        Self { slots, filled: 0, family: Family::V4 }
+    }
+
+    /// The packets of the last [`VrrpSocket::recv_batch`](super::VrrpSocket::recv_batch), in order of arrival. One whose source
+    /// the kernel did not tell, which it always does, is left out.
+    pub fn packets(&self) -> impl Iterator<Item = Received<'_>> {
+        let filled = self.slots.get(..self.filled).unwrap_or_default();
+        filled.iter().filter_map(|slot| slot.received(self.family))
+    }
+
+    /// Reads from `fd`, a socket of `family`, without waiting.
+    pub(super) fn fill(&mut self, fd: BorrowedFd<'_>, family: Family) -> io::Result<usize> {
+        self.filled = 0;
+        self.family = family;
+        // SAFETY: both are plain C structures of integers and pointers, for which all zeroes hold.
+        let (mut vectors, mut messages): (
+            [libc::iovec; MAX_RECEIVE],
+            [libc::mmsghdr; MAX_RECEIVE],
+        ) = unsafe { MaybeUninit::zeroed().assume_init() };
+        for ((slot, vector), message) in self.slots.iter_mut().zip(&mut vectors).zip(&mut messages)
+        {
+            vector.iov_base = slot.bytes.as_mut_ptr().cast();
+            vector.iov_len = PACKET;
+            message.msg_hdr.msg_name = slot.name.as_mut_ptr().cast();
+            message.msg_hdr.msg_namelen = NAME as libc::socklen_t;
+            message.msg_hdr.msg_iov = vector;
+            message.msg_hdr.msg_iovlen = 1;
+            message.msg_hdr.msg_control = slot.control.as_mut_ptr().cast();
+            message.msg_hdr.msg_controllen = CONTROL as _;
+        }
+        let count = loop {
+            // SAFETY: each header points to a live vector, name, control buffer and packet buffer
+            // of the lengths that it gives; no time-out.
+            let result = unsafe {
+                libc::recvmmsg(
+                    fd.as_raw_fd(),
+                    messages.as_mut_ptr(),
+                    MAX_RECEIVE as libc::c_uint,
+                    libc::MSG_DONTWAIT as _,
+                    ptr::null_mut(),
+                )
+            };
+            match usize::try_from(result) {
+                Ok(count) => break count,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    match error.kind() {
+                        io::ErrorKind::Interrupted => {}
+                        io::ErrorKind::WouldBlock => return Ok(0),
+                        _ => return Err(error),
+                    }
+                }
+            }
+        };
+        for (slot, message) in self.slots.iter_mut().zip(&messages).take(count) {
+            slot.length = usize::try_from(message.msg_len).unwrap_or(usize::MAX).min(PACKET);
+            #[allow(clippy::unnecessary_cast, reason = "musl has a socklen_t there")]
+            let control_length = message.msg_hdr.msg_controllen as usize;
+            slot.control_length = control_length.min(CONTROL);
+            slot.truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        }
+        self.filled = count;
+        Ok(count)
+    }
+}
+
+impl Default for RecvBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Slot {
+    fn received(&self, family: Family) -> Option<Received<'_>> {
+        let control = self.control.get(..self.control_length).unwrap_or_default();
+        let (destination, hop_limit) = match family {
+            Family::V4 => (None, None),
+            Family::V6 => control_messages(control),
+        };
+        Some(Received {
+            bytes: self.bytes.get(..self.length).unwrap_or_default(),
+            source: source(family, &self.name)?,
+            destination: destination.map(IpAddr::V6),
+            hop_limit,
+            truncated: self.truncated,
+        })
+    }
+}
+
+/// The address in a sockaddr_in or sockaddr_in6.
+fn source(family: Family, name: &[u8; NAME]) -> Option<IpAddr> {
+    let found = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
+    if libc::c_int::from(found) != domain(family) {
+        return None;
+    }
+    Some(match family {
+        Family::V4 => IpAddr::from(<[u8; 4]>::try_from(name.get(4..8)?).ok()?),
+        Family::V6 => IpAddr::from(<[u8; 16]>::try_from(name.get(8..24)?).ok()?),
+    })
+}
+
+/// Destination and hop limit out of ancillary data. Laid out as the kernel does: struct cmsghdr is
+/// a length of the size of a pointer, level and type; data and next header aligned as the length.
+fn control_messages(mut control: &[u8]) -> (Option<Ipv6Addr>, Option<u8>) {
+    const WORD: usize = size_of::<usize>();
+    const HEADER: usize = WORD + 8;
+    let int = |bytes: Option<&[u8]>| -> Option<libc::c_int> {
+        Some(libc::c_int::from_ne_bytes(bytes?.try_into().ok()?))
+    };
+    let (mut destination, mut hop_limit) = (None, None);
+    while let Some(length) = control.get(..WORD).and_then(|b| b.try_into().ok()) {
+        let length = usize::from_ne_bytes(length);
+        let Some(data) = control.get(HEADER.next_multiple_of(WORD)..length) else { break };
+        let level = int(control.get(WORD..WORD + 4));
+        let kind = int(control.get(WORD + 4..HEADER));
+        if level == Some(libc::IPPROTO_IPV6) && kind == Some(libc::IPV6_PKTINFO) {
+            // struct in6_pktinfo: address, index.
+            let address = data.get(..16).and_then(|b| <[u8; 16]>::try_from(b).ok());
+            destination = address.map(Ipv6Addr::from);
+        } else if level == Some(libc::IPPROTO_IPV6) && kind == Some(libc::IPV6_HOPLIMIT) {
+            hop_limit = int(data.get(..4)).and_then(|limit| u8::try_from(limit).ok());
+        }
+        // `length` is at least the header's, as `data` shows, and within the buffer.
+        control = control.get(length.next_multiple_of(WORD)..).unwrap_or_default();
+    }
+    (destination, hop_limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
+
+    fn control_message(kind: libc::c_int, data: &[u8]) -> Vec<u8> {
+        let header = size_of::<usize>() + 8;
+        let mut bytes = (header + data.len()).to_ne_bytes().to_vec();
+        bytes.extend(libc::IPPROTO_IPV6.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(size_of::<usize>()), 0);
+        bytes
+    }
+
+    #[test]
+    fn destination_and_hop_limit_are_found_in_either_order() {
+        let mut information = GROUP.octets().to_vec();
+        information.extend(5u32.to_ne_bytes());
+        let information = control_message(libc::IPV6_PKTINFO, &information);
+        let limit = control_message(libc::IPV6_HOPLIMIT, &255i32.to_ne_bytes());
+        for bytes in [[&information[..], &limit].concat(), [&limit[..], &information].concat()] {
+            assert_eq!(control_messages(&bytes), (Some(GROUP), Some(255)));
+        }
+    }
+
+    #[test]
+    fn a_hop_limit_that_is_none_is_none() {
+        let limit = control_message(libc::IPV6_HOPLIMIT, &(-1i32).to_ne_bytes());
+        assert_eq!(control_messages(&limit), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn no_ancillary_data_makes_it_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..160),
+            length in 0usize..64,
+        ) {
+            let mut bytes = bytes;
+            control_messages(&bytes);
+            if let Some(front) = bytes.get_mut(..size_of::<usize>()) {
+                front.copy_from_slice(&length.to_ne_bytes());
+            }
+            control_messages(&bytes);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Adverts and frames between two network namespaces.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::process::Command;
+
+use havip::linux::netlink::{Notifications, Requests};
+use havip::linux::{MAX_SEND, PacketSocket, Received, RecvBatch, VrrpSocket, clock, wait_readable};
+use havip::node::kernel::{Change, Errno, Port};
+use havip::wire::{Family, Mac};
+
+use crate::{LIMIT, Wire, changes_until, ip, link, name, put, skip};
+
+/// An IP packet of protocol 112 from `source` to the group.
+fn packet(source: IpAddr, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap();
+    let mut bytes = Vec::new();
+    match source {
+        IpAddr::V4(source) => {
+            bytes.extend([0x45, 0xc0]);
+            bytes.extend((length + 20).to_be_bytes());
+            bytes.extend([0, 0, 0, 0, 255, 112, 0, 0]);
+            bytes.extend(source.octets());
+            bytes.extend([224, 0, 0, 18]);
+        }
+        IpAddr::V6(source) => {
+            bytes.extend([0x6c, 0, 0, 0]);
+            bytes.extend(length.to_be_bytes());
+            bytes.extend([112, 255]);
+            bytes.extend(source.octets());
+            bytes.extend([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12]);
+        }
+    }
+    bytes.extend(payload);
+    bytes
+}
+
+/// Reads packets on `socket` until `count` have come, and hands each to `each`.
+fn receive(socket: &VrrpSocket, count: usize, mut each: impl FnMut(Received<'_>)) {
+    let mut batch = RecvBatch::new();
+    let mut seen = 0;
+    while seen < count {
+        assert!(wait_readable(socket, LIMIT).unwrap(), "{seen} of {count} packets came");
+        seen += socket.recv_batch(&mut batch).unwrap();
+        batch.packets().for_each(&mut each);
+    }
+    assert_eq!(seen, count);
+}
+
+isolated!(
+    fn adverts_go_from_one_end_to_the_other_and_to_nobody_else() {
+        let wire = Wire::new();
+        for (family, source, group) in [
+            (Family::V4, ip("10.9.0.2"), ip("224.0.0.18")),
+            (Family::V6, ip("fe80::2"), ip("ff02::12")),
+        ] {
+            let (near, far) = wire.sockets(family);
+            let (_, bystander) = wire.sockets(family);
+            let payloads: Vec<[u8; 8]> = (0..40u8).map(|n| [n; 8]).collect();
+            let packets: Vec<Vec<u8>> = payloads.iter().map(|p| packet(source, p)).collect();
+            assert_eq!(far.send_batch(&packets), (40, None));
+            let mut got = Vec::new();
+            receive(&near, 40, |received| {
+                assert_eq!(received.source, source);
+                assert!(!received.truncated);
+                let payload = match family {
+                    Family::V4 => {
+                        let (header, payload) = received.bytes.split_at(20);
+                        assert_eq!(header[8], 255);
+                        assert_eq!(header[12..], packets[0][12..20]);
+                        payload
+                    }
+                    Family::V6 => {
+                        assert_eq!(received.hop_limit, Some(255));
+                        assert_eq!(received.destination, Some(group));
+                        received.bytes
+                    }
+                };
+                got.push(<[u8; 8]>::try_from(payload).unwrap());
+            });
+            assert_eq!(got, payloads);
+            let mut batch = RecvBatch::new();
+            for own in [&far, &bystander] {
+                assert_eq!(own.recv_batch(&mut batch).unwrap(), 0, "heard its own host");
+                assert_eq!(batch.packets().count(), 0);
+            }
+        }
+    }
+);
+
+isolated!(
+    fn one_call_sends_at_most_sixty_four_and_stops_at_the_first_that_fails() {
+        let wire = Wire::new();
+        let (near, _) = wire.sockets(Family::V4);
+        let mut packets = vec![packet(ip("10.9.0.1"), &[1; 8]); 100];
+        assert_eq!(near.send_batch(&packets), (MAX_SEND, None));
+        packets[5] = packet(ip("10.9.0.1"), &[1; 1600]);
+        assert_eq!(near.send_batch(&packets), (5, Some(Errno(libc::EMSGSIZE))));
+        assert_eq!(near.send_batch::<Vec<u8>>(&[]), (0, None));
+    }
+);
+
+isolated!(
+    fn a_packet_beyond_the_buffer_is_marked() {
+        let wire = Wire::new();
+        let jumbo = |dev| {
+            let args = ["link", "set", "mtu", "9000", "dev", dev];
+            Command::new("ip").args(args).status().is_ok_and(|s| s.success())
+        };
+        if !jumbo("near") || !wire.away(|| jumbo("far")) {
+            return skip("a_packet_beyond_the_buffer_is_marked", "needs iproute2");
+        }
+        let (near, far) = wire.sockets(Family::V6);
+        let packets = [packet(ip("fe80::2"), &[1; 4088]), packet(ip("fe80::2"), &[1; 4104])];
+        assert_eq!(far.send_batch(&packets), (2, None));
+        let mut seen = Vec::new();
+        receive(&near, 2, |received| seen.push((received.bytes.len(), received.truncated)));
+        assert_eq!(seen, [(4088, false), (4096, true)]);
+    }
+);
+
+isolated!(
+    fn a_packet_for_another_group_or_for_the_host_is_not_heard() {
+        let wire = Wire::new();
+        let (near, _) = wire.sockets(Family::V4);
+        let socket = wire.away(|| PacketSocket::open(wire.far.index)).unwrap();
+        let frame = |mac: [u8; 6], destination: [u8; 4], mark: u8| {
+            let mut packet = packet(ip("10.9.0.2"), &[mark; 8]);
+            packet[16..20].copy_from_slice(&destination);
+            let words = packet[..20].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
+            let sum: u32 = words.sum();
+            let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            let mut frame = mac.to_vec();
+            frame.extend(wire.far.mac.unwrap().0);
+            frame.extend([8, 0]);
+            frame.extend(packet);
+            frame
+        };
+        let frames = [
+            frame(wire.near.mac.unwrap().0, [10, 9, 0, 1], 1),
+            frame([1, 0, 0x5e, 0, 0, 1], [224, 0, 0, 1], 2),
+            frame([1, 0, 0x5e, 0, 0, 18], [224, 0, 0, 18], 3),
+        ];
+        assert_eq!(socket.send_batch(&frames), (3, None));
+        receive(&near, 1, |received| assert_eq!(received.bytes[20..], [3; 8]));
+        assert_eq!(near.recv_batch(&mut RecvBatch::new()).unwrap(), 0);
+    }
+);
+
+isolated!(
+    fn nothing_piles_up_in_a_socket_that_only_sends() {
+        let wire = Wire::new();
+        for (family, source, protocol_at, file) in [
+            (Family::V4, ip("10.9.0.2"), 9, "/proc/thread-self/net/raw"),
+            (Family::V6, ip("fe80::2"), 6, "/proc/thread-self/net/raw6"),
+        ] {
+            let (near, far) = wire.sockets(family);
+            // Protocol 255 is what a socket of IPPROTO_RAW hears.
+            let mut packets = vec![packet(source, &[7; 8]); 32];
+            packets[..16].iter_mut().for_each(|packet| packet[protocol_at] = 255);
+            assert_eq!(far.send_batch(&packets), (32, None));
+            assert!(wait_readable(&near, LIMIT).unwrap());
+            let table = fs::read_to_string(file).unwrap();
+            let mut queues: Vec<(&str, bool)> = Vec::new();
+            for line in table.lines().skip(1) {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let (_, protocol) = fields[1].rsplit_once(':').unwrap();
+                let (_, queued) = fields[4].split_once(':').unwrap();
+                queues.push((protocol, u64::from_str_radix(queued, 16).unwrap() > 0));
+            }
+            queues.sort_unstable();
+            assert_eq!(queues, [("0070", true), ("00FF", false)], "{table}");
+        }
+        let _quiet = PacketSocket::open(wire.near.index).unwrap();
+        let table = fs::read_to_string("/proc/thread-self/net/packet").unwrap();
+        let fields: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+        // Proto and Rmem.
+        assert_eq!((fields[3], fields[6]), ("0000", "0"), "{table}");
+    }
+);
+
+isolated!(
+    fn a_gratuitous_arp_teaches_the_other_end() {
+        let wire = Wire::new();
+        wire.away(|| fs::write("/proc/sys/net/ipv4/conf/far/arp_accept", "1")).unwrap();
+        let socket = PacketSocket::open(wire.near.index).unwrap();
+        let Mac(mac) = wire.near.mac.unwrap();
+        let mut frame = vec![0xff; 6];
+        frame.extend(mac);
+        frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+        frame.extend(mac);
+        frame.extend([10, 9, 0, 77]);
+        frame.extend([0; 6]);
+        frame.extend([10, 9, 0, 77]);
+        assert_eq!(socket.send_batch(&[frame]), (1, None));
+        let learned = wire.away(|| {
+            // The frame is worked on at the other end in its own time.
+            let end = clock::now() + LIMIT;
+            loop {
+                let table = fs::read_to_string("/proc/thread-self/net/arp").unwrap();
+                if let Some(line) = table.lines().find(|line| line.starts_with("10.9.0.77 ")) {
+                    return line.to_owned();
+                }
+                assert!(clock::now() < end, "not learned: {table}");
+                std::thread::yield_now();
+            }
+        });
+        assert!(learned.contains(&Mac(mac).to_string()), "{learned}");
+    }
+);
+
+isolated!(
+    fn an_interface_made_anew_has_another_index_and_the_old_sockets_fail() {
+        let mut requests = Requests::open().unwrap();
+        let mut notifications = Notifications::open(Notifications::RECEIVE_BUFFER).unwrap();
+        let wire = Wire::new();
+        let old = wire.near.index;
+        let open = |family| VrrpSocket::open(Port { index: old, family });
+        let sockets = [Family::V4, Family::V6].map(|family| open(family).unwrap());
+        let frames = PacketSocket::open(old).unwrap();
+        requests.delete_link(old).unwrap();
+        changes_until(&mut notifications, |c| c.contains(&Change::LinkGone(old)));
+        requests.add_veth(&name("near"), &name("far"), Some(wire.away.as_fd())).unwrap();
+        let new = link(&requests.dump().unwrap(), "near").index;
+        assert_ne!(new, old);
+        for (socket, source) in sockets.iter().zip([ip("10.9.0.1"), ip("fe80::1")]) {
+            let (sent, errno) = socket.send_batch(&[packet(source, &[0; 8])]);
+            assert_eq!(sent, 0);
+            let gone = [libc::ENODEV, libc::ENXIO, libc::ENETUNREACH, libc::EADDRNOTAVAIL];
+            assert!(errno.is_some_and(|Errno(e)| gone.contains(&e)), "{errno:?}");
+            assert_eq!(socket.recv_batch(&mut RecvBatch::new()).unwrap(), 0);
+        }
+        let (sent, errno) = frames.send_batch(&[[0; 60]]);
+        assert_eq!((sent, errno), (0, Some(Errno(libc::ENXIO))));
+        assert!(open(Family::V4).is_err());
+        assert!(open(Family::V6).is_err());
+        assert!(PacketSocket::open(old).is_err());
+        let answer = requests.apply(&[put(old, "10.0.0.3", Some(5))]).unwrap();
+        assert_eq!(answer, [Err(Errno(libc::ENODEV))]);
+    }
+);
+
+isolated!(
+    fn an_interface_that_was_down_carries_adverts_again_when_it_is_up() {
+        let wire = Wire::new();
+        let mut requests = Requests::open().unwrap();
+        let (near, far) = wire.sockets(Family::V4);
+        let there = [packet(ip("10.9.0.1"), &[1; 8])];
+        let back = [packet(ip("10.9.0.2"), &[2; 8])];
+        requests.set_up(wire.near.index, false).unwrap();
+        let (sent, errno) = near.send_batch(&there);
+        assert!(sent == 0 && errno.is_some(), "{sent} {errno:?}");
+        requests.set_up(wire.near.index, true).unwrap();
+        assert_eq!(near.send_batch(&there), (1, None));
+        receive(&far, 1, |received| assert_eq!(received.bytes[20..], [1; 8]));
+        // The membership has come back by itself.
+        assert_eq!(far.send_batch(&back), (1, None));
+        receive(&near, 1, |received| assert_eq!(received.bytes[20..], [2; 8]));
+    }
+);
