@@ -1,3 +1,7 @@
 //! The havip command: arguments, command, exit code; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(havip::cli::main(std::env::args_os().skip(1).collect()) as u8)
+}

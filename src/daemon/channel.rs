@@ -10,17 +10,17 @@ use std::os::unix::net::UnixStream;
 
 /// The ringing end of a bell.
 #[derive(Debug)]
-pub struct Ringer(UnixStream);
+pub(super) struct Ringer(UnixStream);
 
 /// The hearing end of a bell. Readable once it has rung.
 #[derive(Debug)]
-pub struct Bell(UnixStream);
+pub(super) struct Bell(UnixStream);
 
 /// A bell: any number of rings before a look count as one.
 ///
 /// # Errors
 /// What socketpair(2) says: out of descriptors or memory.
-pub fn bell() -> io::Result<(Ringer, Bell)> {
+pub(super) fn bell() -> io::Result<(Ringer, Bell)> {
     let (ringer, bell) = UnixStream::pair()?;
     ringer.set_nonblocking(true)?;
     Ok((Ringer(ringer), Bell(bell)))
@@ -28,23 +28,15 @@ pub fn bell() -> io::Result<(Ringer, Bell)> {
 
 impl Ringer {
     /// Rings. Never waits.
-    pub fn ring(&self) {
+    pub(super) fn ring(&self) {
         // Full: it has rung often enough. Any other failure: nobody is there to hear it.
         let _ = (&self.0).write(&[1]);
-    }
-
-    /// Another ringer of the same bell.
-    ///
-    /// # Errors
-    /// Out of descriptors.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
     }
 }
 
 impl Bell {
     /// Waits until it rings; `false` if nobody is left to ring it.
-    pub fn wait(&self) -> bool {
+    pub(super) fn wait(&self) -> bool {
         let mut rings = [0; 64];
         loop {
             match (&self.0).read(&mut rings) {
@@ -60,7 +52,7 @@ impl Bell {
     ///
     /// # Errors
     /// None that Linux is known to give.
-    pub fn into_stream(self) -> io::Result<UnixStream> {
+    pub(super) fn into_stream(self) -> io::Result<UnixStream> {
         self.0.set_nonblocking(true)?;
         Ok(self.0)
     }

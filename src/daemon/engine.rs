@@ -12,11 +12,11 @@ use std::time::Duration;
 use polling::{Events, Poller};
 
 use super::channel::Ringer;
-use super::kernel::{Answer, Job, Sockets, errno};
+use super::kernel::{Answer, Job, Sockets};
 use crate::config::Config;
 use crate::linux::netlink::Notifications;
 use crate::linux::signals::{Signal, SignalFd};
-use crate::linux::{MAX_SEND, RecvBatch, clock, register};
+use crate::linux::{MAX_SEND, RecvBatch, clock, errno, register};
 use crate::node::kernel::{Change, Errno, Port};
 use crate::node::notice::Notice;
 use crate::node::{
@@ -105,16 +105,11 @@ struct Engine {
 /// What the poller says: without it nothing works.
 pub(super) fn run(wiring: Wiring, mut node: Node) -> io::Result<()> {
     let mut engine = Engine::new(wiring)?;
-    let mut inbox = Inbox::default();
-    let mut actions = Actions::default();
-    while !node.is_stopped() {
-        engine.wait(node.next_deadline())?;
-        turn(&mut node, &mut engine, &mut inbox, &mut actions);
-    }
+    let result = engine.turns(&mut node);
     // The last word has to arrive: this thread has nothing else to do any more.
     let _ = engine.wiring.reports.send(Report::Stopped);
     engine.wiring.control.ring();
-    Ok(())
+    result
 }
 
 impl Engine {
@@ -136,6 +131,16 @@ impl Engine {
             states_unsent: false,
             woke_at: clock::now(),
         })
+    }
+
+    fn turns(&mut self, node: &mut Node) -> io::Result<()> {
+        let mut inbox = Inbox::default();
+        let mut actions = Actions::default();
+        while !node.is_stopped() {
+            self.wait(node.next_deadline())?;
+            turn(node, self, &mut inbox, &mut actions);
+        }
+        Ok(())
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
@@ -231,6 +236,7 @@ impl Engine {
             inbox.event(match answer {
                 Answer::Dumped(result) => Event::Dumped(result),
                 Answer::Applied(results) => Event::Applied(results),
+                Answer::Unknown => Event::Kernel(Change::Overrun),
                 Answer::Opened(port, sockets) => {
                     let result = sockets.and_then(|sockets| self.install(port, sockets));
                     Event::Opened { port, result }

@@ -10,7 +10,7 @@ use polling::Poller;
 
 use super::channel::Bell;
 use crate::linux::netlink::Requests;
-use crate::linux::{PacketSocket, VrrpSocket};
+use crate::linux::{PacketSocket, VrrpSocket, errno};
 use crate::node::kernel::{Errno, Op, Port, Snapshot};
 
 /// Requests that may wait for this thread.
@@ -32,6 +32,8 @@ pub(super) enum Answer {
     Dumped(Result<Snapshot, Errno>),
     Applied(Vec<Result<(), Errno>>),
     Opened(Port, Result<Box<Sockets>, Errno>),
+    /// A request failed half-way: what is known of the kernel is out of date.
+    Unknown,
 }
 
 /// The sockets of one interface and family.
@@ -61,9 +63,16 @@ pub(super) fn run(
         let answer = match job {
             Job::Dump => Answer::Dumped(requests.dump().map_err(|error| errno(&error))),
             Job::Apply(ops) => {
-                // A request that failed as a whole has failed for each.
-                let failed = |error: io::Error| vec![Err(errno(&error)); ops.len()];
-                Answer::Applied(requests.apply(&ops).unwrap_or_else(failed))
+                Answer::Applied(match requests.apply(&ops) {
+                    Ok(results) => results,
+                    Err(error) => {
+                        // Which of them were done is not known: only a dump tells.
+                        if answers.send(Answer::Unknown).is_err() {
+                            return;
+                        }
+                        vec![Err(errno(&error)); ops.len()]
+                    }
+                })
             }
             Job::Open(port) => Answer::Opened(port, open(port).map_err(|error| errno(&error))),
             Job::Close(sockets) => {
@@ -81,9 +90,4 @@ fn open(port: Port) -> io::Result<Box<Sockets>> {
     let vrrp = VrrpSocket::open(port)?;
     let packet = PacketSocket::open(port.index)?;
     Ok(Box::new(Sockets { vrrp, packet }))
-}
-
-/// The kernel's number of an error; EIO for those that have none.
-pub(super) fn errno(error: &io::Error) -> Errno {
-    Errno(error.raw_os_error().unwrap_or(libc::EIO))
 }

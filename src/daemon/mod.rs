@@ -5,5 +5,207 @@
 //! - *control*: everything else: configuration, store, log, control socket.
 
 mod channel;
+mod control;
 mod engine;
 mod kernel;
+pub mod log;
+pub mod socket;
+pub mod sources;
+pub mod status;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use polling::Poller;
+use smol::Executor;
+
+use crate::config::{Facts, NodeName, NodeNaming, Settings};
+use crate::linux::lock::{Lock, LockError};
+use crate::linux::netlink::{Notifications, Requests, default_gateways};
+use crate::linux::signals::{self, Signal, SignalFd};
+use crate::linux::{hostname, rt};
+use crate::node::Node;
+use crate::node::kernel::{IFA_PROTO_HAVIP, Snapshot};
+use kernel::JOBS_MAX;
+use sources::{Local, Sources};
+
+/// Reports that may wait for the control thread: notices of the worst second, and more.
+const REPORTS_MAX: usize = 4096;
+/// Requests that may wait for the engine.
+const REQUESTS_MAX: usize = 64;
+/// Bytes of the threads that never recurse.
+const STACK: usize = 256 * 1024;
+/// SCHED_RR priority of the engine: above everything that is not real-time, below what a system
+/// gives its own watchdogs.
+const REALTIME: u8 = 20;
+
+/// Why the daemon could not run.
+#[derive(Debug)]
+pub enum Error {
+    /// Another one runs, or the lock cannot be had.
+    Lock(LockError),
+    /// This node's name cannot be found out.
+    Name(String),
+    /// The kernel or the file system refused something that nothing works without.
+    System(&'static str, io::Error),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lock(error) => error.fmt(f),
+            Self::Name(why) => f.write_str(why),
+            Self::System(doing, error) => write!(f, "{doing}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+fn system(doing: &'static str) -> impl Fn(io::Error) -> Error {
+    move |error| Error::System(doing, error)
+}
+
+/// Runs the daemon until SIGTERM or SIGINT; returns when every address is given up.
+///
+/// # Errors
+/// It could not start, or something that nothing works without broke.
+pub fn run(local: Local) -> Result<(), Error> {
+    signals::block().map_err(system("blocking signals"))?;
+    let settings = local.settings.clone();
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&settings.run_dir)
+        .map_err(system("making run_dir"))?;
+    let _lock = Lock::acquire(&settings.run_dir.join("havip.lock")).map_err(Error::Lock)?;
+    let mut requests = Requests::open().map_err(system("opening netlink"))?;
+    let snapshot = requests.dump().map_err(system("reading links and addresses"))?;
+    let node = node_name(&settings, &snapshot)?;
+    let facts = facts(&snapshot);
+    let mut warnings = Vec::new();
+    if let Err(error) = rt::lock_memory() {
+        warnings.push(format!("memory is not locked ({error}): paging may delay adverts"));
+    }
+
+    let poller = Arc::new(Poller::new().map_err(system("making a poller"))?);
+    let (request_sender, request_receiver) = sync_channel(REQUESTS_MAX);
+    let (job_sender, job_receiver) = sync_channel(JOBS_MAX);
+    // As many answers as jobs: the kernel's thread never waits for the engine.
+    let (answer_sender, answer_receiver) = sync_channel(2 * JOBS_MAX);
+    let (report_sender, report_receiver) = sync_channel(REPORTS_MAX);
+    let (kernel_ringer, kernel_bell) = channel::bell().map_err(system("making a bell"))?;
+    let (control_ringer, control_bell) = channel::bell().map_err(system("making a bell"))?;
+    let notices_lost = Arc::new(AtomicU64::new(0));
+
+    let kernel_poller = Arc::clone(&poller);
+    thread::Builder::new()
+        .name("kernel".into())
+        .stack_size(STACK)
+        .spawn(move || {
+            kernel::run(requests, &job_receiver, &kernel_bell, &answer_sender, &kernel_poller);
+        })
+        .map_err(system("starting the kernel thread"))?;
+
+    let engine = engine::Wiring {
+        poller: Arc::clone(&poller),
+        notifications: Notifications::open(Notifications::RECEIVE_BUFFER)
+            .map_err(system("listening to netlink"))?,
+        signals: SignalFd::new(&[Signal::Interrupt, Signal::Terminate])
+            .map_err(system("opening a signalfd"))?,
+        requests: request_receiver,
+        jobs: job_sender,
+        kernel: kernel_ringer,
+        answers: answer_receiver,
+        reports: report_sender,
+        control: control_ringer,
+        notices_lost: Arc::clone(&notices_lost),
+    };
+    let (started_sender, started) = sync_channel(1);
+    let realtime = settings.realtime;
+    let engine = thread::Builder::new()
+        .name("engine".into())
+        .stack_size(STACK)
+        .spawn(move || {
+            let result = if realtime { rt::realtime(REALTIME) } else { Ok(()) };
+            // The receiver is there until it has this.
+            let _ = started_sender.send(result);
+            engine::run(engine, Node::new())
+        })
+        .map_err(system("starting the engine"))?;
+    if let Ok(Err(error)) = started.recv() {
+        warnings.push(format!("no real-time priority ({error}): load may delay adverts"));
+    }
+
+    let control = control::Wiring {
+        requests: request_sender,
+        engine: poller,
+        reports: report_receiver,
+        bell: control_bell.into_stream().map_err(system("preparing a bell"))?,
+        hangup: SignalFd::new(&[Signal::Hangup]).map_err(system("opening a signalfd"))?,
+        notices_lost,
+        socket: settings.run_dir.join("havip.sock"),
+    };
+    log::init(settings.log_level);
+    ::log::info!("havip {} on node {node}", env!("CARGO_PKG_VERSION"));
+    for warning in &warnings {
+        ::log::warn!("{warning}");
+    }
+    let control = control::Control::new(control, Sources::new(local, node), facts, warnings);
+    static EXECUTOR: Executor<'static> = Executor::new();
+    smol::block_on(EXECUTOR.run(control.run(&EXECUTOR)))
+        .map_err(system("running the control thread"))?;
+    match engine.join() {
+        Ok(result) => result.map_err(system("running the engine")),
+        Err(_) => Err(Error::System("running the engine", io::Error::other("it panicked"))),
+    }
+}
+
+/// The name that this node has in the datastore.
+fn node_name(settings: &Settings, snapshot: &Snapshot) -> Result<NodeName, Error> {
+    match &settings.node {
+        NodeNaming::Name(name) => Ok(name.clone()),
+        NodeNaming::Mac(interface) => {
+            let mac = snapshot
+                .links
+                .iter()
+                .find(|link| link.name == *interface)
+                .and_then(|link| link.mac)
+                .ok_or_else(|| {
+                    Error::Name(format!(
+                        "[havip] node = \"@mac:{interface}\": there is no such interface with a \
+                         MAC address; name another one"
+                    ))
+                })?;
+            NodeName::new(&mac.to_string()).map_err(|why| Error::Name(why.to_string()))
+        }
+        NodeNaming::Host => {
+            let name = match std::env::var("HOSTNAME") {
+                Ok(name) if !name.is_empty() => name,
+                Ok(_) | Err(_) => hostname().map_err(system("reading the host's name"))?,
+            };
+            NodeName::new(&name).map_err(|why| {
+                Error::Name(format!("the host's name: {why}; set [havip] node in the local file"))
+            })
+        }
+    }
+}
+
+/// What the box is, as far as the policy asks.
+fn facts(snapshot: &Snapshot) -> Facts {
+    Facts {
+        own_addresses: snapshot
+            .addresses
+            .iter()
+            .filter(|address| address.proto != IFA_PROTO_HAVIP)
+            .map(|address| address.prefix.ip)
+            .collect(),
+        // Without them the policy knows less, and the rest of it still holds.
+        gateways: default_gateways().unwrap_or_default(),
+    }
+}

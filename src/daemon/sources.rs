@@ -144,8 +144,12 @@ impl Sources {
         facts: &Facts,
     ) -> Result<Arc<Config>, Vec<Problem>> {
         let (outcome, shadows) = self.outcome(&local, facts);
-        let wrong: Vec<Problem> =
-            outcome.problems.iter().filter(|problem| self.is_local_fault(problem)).cloned().collect();
+        let wrong: Vec<Problem> = outcome
+            .problems
+            .iter()
+            .filter(|problem| self.is_local_fault(problem))
+            .cloned()
+            .collect();
         if !wrong.is_empty() {
             return Err(wrong);
         }

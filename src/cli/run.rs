@@ -1,0 +1,67 @@
+//! `havip run`: the daemon.
+
+use super::flags::{Command, Given};
+use super::{CONFIG_FLAG, Exit, complain, config_path, exit_of};
+use crate::daemon::sources::{LoadError, Local};
+use crate::daemon::{self, Error};
+
+pub(super) const COMMAND: Command = Command {
+    name: "run",
+    summary: "run the daemon in the foreground",
+    about: "\
+Reads the local file, takes part in VRRP for the routers that it lists for this node, and puts
+their VIPs on interfaces while it is active. Logs to standard error.
+SIGTERM or SIGINT: sends priority 0, takes the VIPs away, ends with 0.
+SIGHUP: reads the local file again; one with a mistake in it changes nothing.",
+    argument: None,
+    flags: &[CONFIG_FLAG],
+    run,
+};
+
+fn run(given: &Given) -> Exit {
+    let local = match Local::load(&config_path(given)) {
+        Ok(local) => local,
+        Err(error) => return report(&error),
+    };
+    let nothing = super::check::local_errors(&local);
+    if !nothing.is_empty() {
+        for problem in nothing {
+            complain(&problem.to_string());
+        }
+        return Exit::Config;
+    }
+    match daemon::run(local) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            complain(&error.to_string());
+            match &error {
+                Error::System(_, error) => exit_of(error),
+                Error::Name(_) => Exit::Config,
+                Error::Lock(_) => Exit::Failed,
+            }
+        }
+    }
+}
+
+/// Says why a local file is not used.
+pub(super) fn report(error: &LoadError) -> Exit {
+    match error {
+        LoadError::Absent(path) => {
+            complain(&format!(
+                "{}: no such file; write one (see conf/havip.toml), or name it with --config",
+                path.display()
+            ));
+            Exit::NoConfig
+        }
+        LoadError::Unreadable(path, error) => {
+            complain(&format!("{}: {error}", path.display()));
+            exit_of(error)
+        }
+        LoadError::Wrong(problems) => {
+            for problem in problems {
+                complain(&problem.to_string());
+            }
+            Exit::Config
+        }
+    }
+}

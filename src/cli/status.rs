@@ -1,0 +1,174 @@
+//! `havip status`: what the running daemon does.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::flags::{Command, Flag, Given};
+use super::{CONFIG_FLAG, Exit, JSON_FLAG, RUN_DIR_FLAG, complain, print, socket_path};
+use crate::daemon::socket;
+
+pub(super) const COMMAND: Command = Command {
+    name: "status",
+    summary: "show what the running daemon does",
+    about: "\
+Asks the daemon over its control socket: state of each router and since when, who was heard,
+which VIPs are where, what is wrong with the configuration, what was discarded. Ends with 7 if
+no daemon answers.",
+    argument: None,
+    flags: &[
+        CONFIG_FLAG,
+        RUN_DIR_FLAG,
+        JSON_FLAG,
+        Flag { long: "watch", short: Some('w'), value: None, help: "Show it again each second." },
+    ],
+    run,
+};
+
+fn run(given: &Given) -> Exit {
+    let path = socket_path(given);
+    loop {
+        let status = match ask(&path, "/v1/status") {
+            Ok(status) => status,
+            Err(exit) => return exit,
+        };
+        let text = if given.has("json") { format!("{status}\n") } else { render(&status) };
+        if !given.has("watch") {
+            print(&text);
+            return Exit::Done;
+        }
+        // Home, print, and clear what is left of the picture before.
+        let home = if given.has("json") { "" } else { "\x1b[H\x1b[J" };
+        print(&format!("{home}{text}"));
+        smol::block_on(smol::Timer::after(Duration::from_secs(1)));
+    }
+}
+
+/// Asks the daemon, and says why there is no answer.
+pub(super) fn ask(path: &Path, resource: &str) -> Result<Value, Exit> {
+    let failed = |error: &io::Error| {
+        let way_out = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "; no daemon runs there: start it with \"havip run\", or name its --run-dir"
+            }
+            io::ErrorKind::PermissionDenied => "; only the daemon's own user may ask it",
+            _ => "",
+        };
+        complain(&format!("{}: {error}{way_out}", path.display()));
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Exit::Permission,
+            _ => Exit::Unreachable,
+        }
+    };
+    let body = socket::get(path, resource).map_err(|error| failed(&error))?;
+    serde_json::from_slice(&body).map_err(|error| {
+        complain(&format!("{}: no JSON: {error}", path.display()));
+        Exit::Failed
+    })
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("-")
+}
+
+/// The status as a person reads it.
+fn render(status: &Value) -> String {
+    let mut out = String::new();
+    let vrrp = &status["vrrp"];
+    let _ = writeln!(
+        out,
+        "node {}  havip {}  up {}  {}",
+        text(status, "node"),
+        text(status, "version"),
+        ago(&status["uptime_ms"]),
+        text(vrrp, "phase"),
+    );
+    let _ = writeln!(
+        out,
+        "file {}, read {} ago",
+        text(&status["config"], "file"),
+        ago(&status["config"]["read_ms"])
+    );
+    let _ = writeln!(
+        out,
+        "\n{:<16} {:<5} {:<9} {:<10} {:<8} {:<4} {:<24} VIPS",
+        "ROUTER", "VRID", "INTERFACE", "STATE", "SINCE", "PRIO", "HEARD"
+    );
+    for router in list(&vrrp["routers"]) {
+        let heard = &router["heard"];
+        let heard = if heard.is_object() {
+            format!("{} ({}) {}", text(heard, "address"), heard["priority"], ago(&heard["ago_ms"]))
+        } else {
+            "-".to_owned()
+        };
+        let vips: Vec<String> = list(&router["vips"])
+            .chain(list(&router["vips_excluded"]))
+            .map(|vip| format!("{} {}", text(vip, "address"), text(vip, "state")))
+            .collect();
+        let _ = writeln!(
+            out,
+            "{:<16} {:<5} {:<9} {:<10} {:<8} {:<4} {:<24} {}",
+            text(router, "name"),
+            router["vrid"],
+            text(router, "interface"),
+            text(router, "state"),
+            ago(&router["since_ms"]),
+            router["priority"],
+            heard,
+            vips.join(", "),
+        );
+        for key in ["not_ready", "held_back"] {
+            if let Some(why) = router[key].as_str() {
+                let _ = writeln!(out, "{:<16} {}: {why}", "", key.replace('_', " "));
+            }
+        }
+    }
+    let mut tell = |what: &str, text: &str| {
+        let _ = writeln!(out, "{what}: {text}");
+    };
+    for port in list(&vrrp["ports"]) {
+        let counts: Vec<String> = port["discarded"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        if !counts.is_empty() {
+            tell("discarded", &format!("{} {}", text(port, "interface"), counts.join(", ")));
+        }
+        if port["send_errors"].as_u64().unwrap_or(0) > 0 {
+            tell("not sent", &format!("{} {}", text(port, "interface"), port["send_errors"]));
+        }
+    }
+    for warning in list(&status["warnings"]) {
+        tell("warning", warning.as_str().unwrap_or("-"));
+    }
+    for refused in list(&status["config"]["refused"]) {
+        tell("file refused", refused.as_str().unwrap_or("-"));
+    }
+    for problem in list(&status["config"]["problems"]) {
+        tell("configuration", text(problem, "text"));
+    }
+    for shadow in list(&status["config"]["shadowed"]) {
+        tell("hidden", shadow.as_str().unwrap_or("-"));
+    }
+    out
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// Milliseconds in the largest unit that says enough.
+fn ago(value: &Value) -> String {
+    let ms = value.as_u64().unwrap_or(0);
+    match ms {
+        0..10_000 => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
+        10_000..600_000 => format!("{}s", ms / 1000),
+        600_000..172_800_000 => format!("{}m", ms / 60_000),
+        _ => format!("{}d", ms / 86_400_000),
+    }
+}

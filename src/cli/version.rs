@@ -1,0 +1,24 @@
+//! `havip version`.
+
+use super::flags::{Command, Given};
+use super::{Exit, print};
+
+pub(super) const COMMAND: Command = Command {
+    name: "version",
+    summary: "print version and features",
+    about: "Prints the version, the target and what was built in.",
+    argument: None,
+    flags: &[],
+    run,
+};
+
+fn run(_: &Given) -> Exit {
+    let etcd = if cfg!(feature = "etcd") { " +etcd" } else { "" };
+    print(&format!(
+        "havip {} {}-{}{etcd}\n",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+    ));
+    Exit::Done
+}
