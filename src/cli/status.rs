@@ -112,11 +112,11 @@ fn render(status: &Value) -> String {
             out,
             "{:<16} {:<5} {:<9} {:<10} {:<8} {:<4} {:<24} {}",
             text(router, "name"),
-            router["vrid"],
+            router["vrid"].to_string(),
             text(router, "interface"),
             text(router, "state"),
             ago(&router["since_ms"]),
-            router["priority"],
+            router["priority"].to_string(),
             heard,
             vips.join(", "),
         );

@@ -3,11 +3,13 @@
 //!
 //! Nothing here decides. What it speaks with the core is in [`crate::node::kernel`].
 
+mod child;
 pub mod clock;
 pub mod lock;
 pub mod netlink;
 pub mod netns;
 mod packet_socket;
+mod ping;
 mod poll;
 mod recv_batch;
 pub mod rt;
@@ -16,7 +18,9 @@ mod sys;
 mod vrrp_socket;
 mod wait;
 
+pub use child::{die_with_parent, terminate};
 pub use packet_socket::PacketSocket;
+pub use ping::Pinger;
 pub use poll::register;
 pub use recv_batch::{Received, RecvBatch};
 pub use sys::{MAX_SEND, errno, hostname};
