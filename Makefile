@@ -1,0 +1,39 @@
+# `make` lists what there is. What a target needs and the machine lacks is installed first, by
+# .ci/setup: Debian's apt, with sudo where needed, no service started.
+.DEFAULT_GOAL := help
+.PHONY: help demo test build release check cross ci
+
+# Targets of `make cross`: files of cross/targets.
+TARGETS ?= $(basename $(notdir $(wildcard cross/targets/*.env)))
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a virtual IP changes hands on a network inside this machine
+	@.ci/setup build
+	@echo "demo: building (a debug build: quick to make)"
+	@cargo build --locked --quiet
+	@cargo run --locked --quiet -- demo
+
+test: ## every suite, with seconds and counts
+	@.ci/setup test
+	@.ci/test
+
+build: ## target/debug/havip
+	@.ci/setup build
+	cargo build --locked
+
+release: ## target/release/havip, small and for this machine's C library
+	@.ci/setup build
+	cargo build --locked --release
+
+check: ## format, lints, documentation, module walls, feature sets
+	@.ci/setup build
+	@.ci/check
+
+cross: ## static binaries in dist/, for TARGETS="x86_64 aarch64 armv7"
+	@.ci/setup cross
+	@cross/build $(TARGETS)
+
+ci: ## what the CI runs: check, test, the static binary's size
+	@.ci/run
