@@ -1,0 +1,169 @@
+//! Beside a real keepalived: exactly one active gateway, failover both ways, priorities obeyed.
+
+#![cfg(feature = "daemon")]
+
+#[macro_use]
+mod lab;
+
+use lab::peer::{Keepalived, is_there};
+use lab::{Host, Lan, wait};
+
+/// One pairing: keys for each side, and the VIP to watch.
+struct Case {
+    havip: &'static str,
+    keepalived: &'static str,
+    vip: &'static str,
+}
+
+const V3: Case = Case {
+    havip: "vips = [\"192.0.2.100\"]\nadvert_interval = 0.1",
+    keepalived: "  version 3\n  advert_int 0.1\n  virtual_ipaddress {\n    192.0.2.100 dev eth0\n  }",
+    vip: "192.0.2.100",
+};
+const V6: Case = Case {
+    havip: "vips = [\"fe80::51\", \"2001:db8::51\"]\nadvert_interval = 0.1",
+    keepalived: "  version 3\n  advert_int 0.1\n  virtual_ipaddress {\n    fe80::51 dev eth0\n    \
+                 2001:db8::51 dev eth0\n  }",
+    vip: "2001:db8::51",
+};
+const V2: Case = Case {
+    havip: "vips = [\"192.0.2.100\"]\nversion = \"2\"",
+    keepalived: "  version 2\n  advert_int 1\n  virtual_ipaddress {\n    192.0.2.100 dev eth0\n  }",
+    vip: "192.0.2.100",
+};
+const V2_PASS: Case = Case {
+    havip: "vips = [\"192.0.2.100\"]\nversion = \"2\"\nauth_pass = \"s3cret\"",
+    keepalived: "  version 2\n  advert_int 1\n  authentication {\n    auth_type PASS\n    \
+                 auth_pass s3cret\n  }\n  virtual_ipaddress {\n    192.0.2.100 dev eth0\n  }",
+    vip: "192.0.2.100",
+};
+
+/// Which of the two has the VIP, if it is exactly one.
+fn sole(hosts: [&Host; 2], vip: &str) -> Option<usize> {
+    match hosts.map(|host| host.has(vip)) {
+        [true, false] => Some(0),
+        [false, true] => Some(1),
+        [true, true] | [false, false] => None,
+    }
+}
+
+fn pairing(case: &Case) {
+    if !is_there("keepalived") {
+        return lab::skip("interop", "no keepalived; run tests/lab/fetch keepalived");
+    }
+    for (ours, theirs, expected) in [(200, 100, 0), (100, 200, 1)] {
+        let mut lan = Lan::named(if expected == 0 { "br1" } else { "br2" });
+        let (a, b) = (lan.host(), lan.host());
+        let havip = |priority: u8| {
+            a.daemon(&a.router("51", &format!("priority = {priority}\n{}", case.havip)))
+        };
+        let peer = |priority: u8| {
+            Keepalived::start(&b, &format!("  priority {priority}\n{}", case.keepalived))
+        };
+        let mut daemon = havip(ours);
+        let mut keepalived = peer(theirs);
+        wait("the higher priority has the VIP alone", || {
+            sole([&a, &b], case.vip) == Some(expected)
+        });
+        let state = if expected == 0 { "active" } else { "backup" };
+        daemon.wait_for(state);
+        // It stays so: over many adverts nobody else takes it.
+        let status = daemon.status();
+        let heard = status["vrrp"]["routers"][0]["counters"]["adverts_received"].as_u64().unwrap();
+        if expected == 1 {
+            wait("ten more adverts", || {
+                let now = daemon.status();
+                let count = &now["vrrp"]["routers"][0]["counters"]["adverts_received"];
+                count.as_u64().unwrap() >= heard + 10
+            });
+        }
+        assert_eq!(sole([&a, &b], case.vip), Some(expected));
+
+        // The one that has it stops: the other takes over, and gives it back.
+        if expected == 0 {
+            assert!(daemon.stop().success());
+            wait("keepalived takes over", || sole([&a, &b], case.vip) == Some(1));
+            daemon = havip(ours);
+            wait("havip takes it back", || sole([&a, &b], case.vip) == Some(0));
+            assert_eq!(daemon.state(), "active");
+        } else {
+            keepalived.stop();
+            wait("havip takes over", || sole([&a, &b], case.vip) == Some(0));
+            daemon.wait_for("active");
+            keepalived = peer(theirs);
+            wait("keepalived takes it back", || sole([&a, &b], case.vip) == Some(1));
+            daemon.wait_for("backup");
+        }
+        assert!(daemon.stop().success());
+        keepalived.stop();
+    }
+}
+
+isolated! {
+    fn version_3_over_ipv4_with_keepalived() { pairing(&V3) }
+}
+isolated! {
+    fn version_3_over_ipv6_with_keepalived() { pairing(&V6) }
+}
+isolated! {
+    fn version_2_with_keepalived() { pairing(&V2) }
+}
+isolated! {
+    fn version_2_with_password_with_keepalived() { pairing(&V2_PASS) }
+}
+
+/// What every agent of the original havip runs.
+const ORIGINAL: &str = "  version 2\n  priority 50\n  advert_int 1\n  nopreempt\n  authentication {\n    \
+                        auth_type PASS\n    auth_pass Sylvanas\n  }\n  virtual_ipaddress {\n    \
+                        192.0.2.100 dev eth0\n  }";
+
+isolated! {
+    fn beside_an_original_agent_the_profile_joins_takes_over_and_hands_back() {
+        if !is_there("keepalived") {
+            return lab::skip("original", "no keepalived; run tests/lab/fetch keepalived");
+        }
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let mut agent = Keepalived::start(&b, ORIGINAL);
+        wait("the agent is active", || b.has("192.0.2.100"));
+        let keys = "vips = [\"192.0.2.100\"]\nprofile = \"original\"";
+        let mut daemon = a.daemon(&a.router("51", keys));
+        daemon.wait_for("backup");
+        wait("it hears the agent", || {
+            daemon.status()["vrrp"]["routers"][0]["counters"]["adverts_received"].as_u64() >= Some(8)
+        });
+        assert_eq!(sole([&a, &b], "192.0.2.100"), Some(1));
+        agent.stop();
+        wait("it takes over", || sole([&a, &b], "192.0.2.100") == Some(0));
+        let mut agent = Keepalived::start(&b, ORIGINAL);
+        wait("the agent hears it", || agent.log().contains("BACKUP STATE"));
+        assert_eq!(sole([&a, &b], "192.0.2.100"), Some(0));
+        assert!(daemon.stop().success());
+        wait("it hands back", || sole([&a, &b], "192.0.2.100") == Some(1));
+        agent.stop();
+    }
+}
+
+isolated! {
+    fn beside_an_original_agent_the_default_stays_backup_and_says_why() {
+        if !is_there("keepalived") {
+            return lab::skip("original", "no keepalived; run tests/lab/fetch keepalived");
+        }
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let mut agent = Keepalived::start(&b, ORIGINAL);
+        wait("the agent is active", || b.has("192.0.2.100"));
+        let daemon = a.daemon(&a.router("51", "vips = [\"192.0.2.100\"]"));
+        wait("it has heard the agent for long", || {
+            daemon.status()["vrrp"]["routers"][0]["counters"]["misconfigured"].as_u64() >= Some(6)
+        });
+        assert_eq!(daemon.state(), "backup");
+        assert_eq!(sole([&a, &b], "192.0.2.100"), Some(1));
+        let status = daemon.status();
+        let why = status["vrrp"]["routers"][0]["held_back"].as_str().unwrap();
+        assert!(why.contains("VRRPv2"), "{why}");
+        assert!(daemon.log().contains("profile = \"original\""), "{}", daemon.log());
+        agent.stop();
+        wait("nobody else is there: it takes over", || a.has("192.0.2.100"));
+    }
+}

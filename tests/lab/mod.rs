@@ -1,0 +1,365 @@
+//! What tests with real daemons share: network namespaces joined by a switch, daemons in them,
+//! and waiting for conditions.
+
+#![allow(dead_code, reason = "each test crate uses its part")]
+
+pub mod peer;
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use havip::config::{IfName, Prefix};
+use havip::daemon::socket;
+use havip::linux::netlink::Requests;
+use havip::linux::{Pinger, clock, die_with_parent, netns, terminate};
+use havip::node::kernel::Snapshot;
+use havip::wire::IfIndex;
+
+/// Longer than anything that is waited for takes; only a failing test waits as long.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// A test whose body runs in a network namespace of its own.
+#[macro_export]
+macro_rules! isolated {
+    ($(#[$attribute:meta])* fn $name:ident() $body:block) => {
+        #[test]
+        $(#[$attribute])*
+        fn $name() {
+            $crate::lab::isolated(concat!(module_path!(), "::", stringify!($name)), || $body);
+        }
+    };
+}
+
+/// Runs `body`, of the test with the path `name`, in a new network namespace on a thread of its
+/// own. Without root it runs again within a user namespace; without those it is skipped.
+pub fn isolated(name: &'static str, body: fn()) {
+    let name = name.split_once("::").map_or(name, |(_this_crate, rest)| rest);
+    const WITHIN: &str = "HAVIP_TEST_IN_USER_NAMESPACE";
+    let run = move || netns::unshare_net().is_ok().then(body).is_some();
+    match std::thread::spawn(run).join() {
+        Ok(true) => return,
+        Ok(false) => {}
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+    let mut within = Command::new("unshare");
+    within.args(["--user", "--map-root-user"]);
+    if std::env::var_os(WITHIN).is_some() || !within.arg("true").status().is_ok_and(|s| s.success())
+    {
+        return skip(name, "needs root");
+    }
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user"])
+        .arg(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--test-threads=1"])
+        .env(WITHIN, "1")
+        .output()
+        .unwrap();
+    io::stderr().write_all(&output.stderr).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Says so past libtest's capture, so that it is seen of a test that passes.
+pub fn skip(name: &str, why: &str) {
+    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let line = format!("skipped: {why} ({name}; {count} so far)\n");
+    io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn wait(what: &str, condition: impl FnMut() -> bool) {
+    assert!(holds_within(LIMIT, condition), "waited in vain: {what}");
+}
+
+/// Whether `condition` comes to hold within `time`; looks every few milliseconds.
+pub fn holds_within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = clock::now() + time;
+    loop {
+        if condition() {
+            return true;
+        }
+        if clock::now() >= end {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn name(text: &str) -> IfName {
+    IfName::new(text).unwrap()
+}
+
+/// A folder that goes with its owner.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("havip-test-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A switch in the test's own namespace, to which hosts are attached.
+pub struct Lan {
+    home: OwnedFd,
+    requests: Requests,
+    bridge: IfIndex,
+    hosts: u8,
+}
+
+impl Lan {
+    pub fn new() -> Self {
+        Self::named("br0")
+    }
+
+    /// A switch of another name, for a second one in the same test.
+    pub fn named(bridge: &str) -> Self {
+        let mut requests = Requests::open().unwrap();
+        requests.add_bridge(&name(bridge)).unwrap();
+        let bridge = index_of(&mut requests, bridge);
+        requests.set_up(bridge, true).unwrap();
+        Self { home: netns::current().unwrap(), requests, bridge, hosts: 0 }
+    }
+
+    /// A host whose `eth0` is a port of the switch: 192.0.2.n/24 and fe80::n, n from 1.
+    pub fn host(&mut self) -> Host {
+        self.hosts += 1;
+        let number = self.hosts;
+        netns::unshare_net().unwrap();
+        let namespace = netns::current().unwrap();
+        netns::enter(&self.home).unwrap();
+        let mut host = Host {
+            number,
+            home: self.home.try_clone().unwrap(),
+            port: IfIndex(0),
+            namespace,
+            folder: Folder::new(),
+        };
+        self.attach(&mut host);
+        host
+    }
+
+    /// Gives a host an `eth0`: its first one, or a new one after the last was deleted.
+    pub fn attach(&mut self, host: &mut Host) {
+        let port = format!("port{}.{}", self.bridge.0, host.number);
+        let requests = &mut self.requests;
+        requests.add_veth(&name(&port), &name("eth0"), Some(host.namespace.as_fd())).unwrap();
+        host.port = index_of(requests, &port);
+        requests.set_master(host.port, self.bridge).unwrap();
+        requests.set_up(host.port, true).unwrap();
+        let number = host.number;
+        host.within(|| {
+            // Duplicate address detection would keep a link-local address tentative for a second.
+            fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0").ok();
+            let mut requests = Requests::open().unwrap();
+            let eth0 = index_of(&mut requests, "eth0");
+            requests.add_address(eth0, Prefix { ip: [192, 0, 2, number].into(), len: 24 }).unwrap();
+            requests.set_up(eth0, true).unwrap();
+        });
+    }
+
+    /// Plugs a host's cable in or out.
+    pub fn plug(&mut self, host: &Host, plugged: bool) {
+        self.requests.set_up(host.port, plugged).unwrap();
+    }
+
+    /// Deletes a host's `eth0`.
+    pub fn delete(&mut self, host: &Host) {
+        self.requests.delete_link(host.port).unwrap();
+    }
+}
+
+pub fn index_of(requests: &mut Requests, wanted: &str) -> IfIndex {
+    let snapshot = requests.dump().unwrap();
+    snapshot.links.iter().find(|link| link.name.as_str() == wanted).unwrap().index
+}
+
+/// A machine: a network namespace, and a folder for what runs in it.
+pub struct Host {
+    number: u8,
+    home: OwnedFd,
+    port: IfIndex,
+    namespace: OwnedFd,
+    folder: Folder,
+}
+
+impl Host {
+    /// Does something within the host's network.
+    pub fn within<T>(&self, body: impl FnOnce() -> T) -> T {
+        netns::enter(&self.namespace).unwrap();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        netns::enter(&self.home).unwrap();
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder.0
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.within(|| {
+            let mut requests = Requests::open().unwrap();
+            // Others change addresses meanwhile; the dump is then asked for again.
+            loop {
+                match requests.dump() {
+                    Ok(snapshot) => return snapshot,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    }
+
+    /// Whether an address is on the host.
+    pub fn has(&self, wanted: &str) -> bool {
+        let wanted = ip(wanted);
+        self.snapshot().addresses.iter().any(|address| address.prefix.ip == wanted)
+    }
+
+    /// Whether an IPv4 address answers this host within a moment.
+    pub fn reaches(&self, target: &str) -> bool {
+        let target: Ipv4Addr = target.parse().unwrap();
+        self.within(|| {
+            let pinger = Pinger::open(target).unwrap();
+            (0..10).any(|sequence| {
+                pinger.send(sequence);
+                pinger.receive(Duration::from_millis(200)).is_some()
+            })
+        })
+    }
+
+    /// Starts a program here; its output goes into `log`.
+    pub fn start(&self, program: &mut Command, log: &Path) -> Child {
+        let output = fs::File::options().create(true).append(true).open(log).unwrap();
+        program.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        die_with_parent(program);
+        self.within(|| program.spawn().unwrap())
+    }
+
+    /// The local file's text for a daemon here: its own tables, then `rest`.
+    pub fn config(&self, rest: &str) -> String {
+        format!(
+            "[havip]\nnode = \"gw{}\"\nrun_dir = \"{}\"\n\n{rest}",
+            self.number,
+            self.folder.0.join("run").display()
+        )
+    }
+
+    /// Starts a daemon here with this local file below its own tables.
+    pub fn daemon(&self, rest: &str) -> Daemon {
+        let config = self.folder.0.join("havip.toml");
+        fs::write(&config, self.config(rest)).unwrap();
+        let log = self.folder.0.join("log");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
+        program.arg("run").arg("--config").arg(&config);
+        let child = self.start(&mut program, &log);
+        Daemon { child, config, log, socket: self.folder.0.join("run/havip.sock") }
+    }
+
+    /// A router with these keys, run by this host's node.
+    pub fn router(&self, name: &str, keys: &str) -> String {
+        format!(
+            "[node.gw{}]\nvrids = [\"{name}\"]\n\n[virtual_router.{name}]\ninterface = \"eth0\"\n\
+             {keys}\n",
+            self.number
+        )
+    }
+}
+
+/// A running havip.
+pub struct Daemon {
+    child: Child,
+    pub config: PathBuf,
+    log: PathBuf,
+    pub socket: PathBuf,
+}
+
+impl Daemon {
+    /// Its status, once it answers.
+    pub fn status(&self) -> serde_json::Value {
+        let mut last = None;
+        let answered = holds_within(LIMIT, || {
+            last = Some(socket::get(&self.socket, "/v1/status"));
+            matches!(last, Some(Ok(_)))
+        });
+        assert!(answered, "{last:?}\n{}", self.log());
+        serde_json::from_slice(&last.unwrap().unwrap()).unwrap()
+    }
+
+    /// State of its first router.
+    pub fn state(&self) -> String {
+        self.status()["vrrp"]["routers"][0]["state"].as_str().unwrap_or("none").to_owned()
+    }
+
+    #[track_caller]
+    pub fn wait_for(&self, state: &str) {
+        let came = holds_within(LIMIT, || self.state() == state);
+        assert!(came, "not {state}: {:#}\n{}", self.status(), self.log());
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and its end.
+    pub fn stop(&mut self) -> ExitStatus {
+        terminate(&self.child).unwrap();
+        self.ended()
+    }
+
+    /// Its end, which must come by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        let ended = holds_within(LIMIT, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(ended, "it goes on\n{}", self.log());
+        status.unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(name).arg(self.pid().to_string()).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.log.display(), self.log());
+        }
+    }
+}

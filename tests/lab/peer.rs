@@ -1,0 +1,76 @@
+//! A real keepalived as the other gateway.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
+use havip::linux::terminate;
+
+use super::{Host, LIMIT, holds_within};
+
+/// Where `tests/lab/fetch` unpacked a peer.
+pub fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/peers").join(name)
+}
+
+/// Whether a peer is there.
+pub fn is_there(name: &str) -> bool {
+    folder(name).join(".packages").is_file()
+}
+
+/// A running keepalived.
+pub struct Keepalived {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Keepalived {
+    /// Starts it with one instance, VRID 51 on eth0, whose other settings are `keys`.
+    pub fn start(host: &Host, keys: &str) -> Self {
+        let folder = host.folder().join("keepalived");
+        fs::create_dir_all(&folder).unwrap();
+        let config = folder.join("keepalived.conf");
+        let text = format!(
+            "global_defs {{\n  vrrp_startup_delay 0\n}}\nvrrp_instance VI_51 {{\n  state BACKUP\n  \
+             interface eth0\n  virtual_router_id 51\n{keys}\n}}\n"
+        );
+        fs::write(&config, text).unwrap();
+        let log = folder.join("log");
+        let home = super::peer::folder("keepalived");
+        let mut program = Command::new(home.join("usr/sbin/keepalived"));
+        program.env("LD_LIBRARY_PATH", home.join("libs"));
+        program.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp"]);
+        program.arg("--use-file").arg(&config);
+        program.arg("--pid").arg(folder.join("pid"));
+        program.arg("--vrrp_pid").arg(folder.join("vrrp_pid"));
+        let child = host.start(&mut program, &log);
+        Self { child, log }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGTERM, and its end.
+    pub fn stop(&mut self) {
+        let _ = terminate(&self.child);
+        let ended = holds_within(LIMIT, || matches!(self.child.try_wait(), Ok(Some(_))));
+        assert!(ended, "keepalived goes on\n{}", self.log());
+    }
+}
+
+impl Drop for Keepalived {
+    fn drop(&mut self) {
+        // Its child gives up when it is told, or when its parent dies.
+        let _ = terminate(&self.child);
+        if !holds_within(std::time::Duration::from_secs(3), || {
+            matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
+        }) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- keepalived\n{}", self.log());
+        }
+    }
+}
