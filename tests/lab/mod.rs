@@ -1,7 +1,7 @@
 //! What tests with real daemons share: network namespaces joined by a switch, daemons in them,
 //! and waiting for conditions.
 
-#![allow(dead_code, reason = "each test crate uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
 pub mod peer;
 
