@@ -66,7 +66,7 @@ fn all_problems(local: &Local) -> Vec<Problem> {
 pub(super) fn local_errors(local: &Local) -> Vec<Problem> {
     let NodeNaming::Name(node) = &local.settings.node else { return Vec::new() };
     // Beside etcd, what is missing here may stand there.
-    if local.settings.etcd_endpoints.is_some() {
+    if beside_store(local) {
         return Vec::new();
     }
     let outcome = build(&Input {
@@ -77,6 +77,16 @@ pub(super) fn local_errors(local: &Local) -> Vec<Problem> {
         facts: &Facts::default(),
     });
     outcome.problems.into_iter().filter(Problem::is_error).collect()
+}
+
+#[cfg(feature = "etcd")]
+fn beside_store(local: &Local) -> bool {
+    crate::daemon::follow::endpoints(&local.settings).is_ok_and(|(found, _)| found.is_some())
+}
+
+#[cfg(not(feature = "etcd"))]
+const fn beside_store(_: &Local) -> bool {
+    false
 }
 
 /// The nodes that a file names.

@@ -109,9 +109,8 @@ async fn handshake<S>(endpoint: &Endpoint, stream: S) -> Result<Connection, Erro
 where
     S: Read + Write + Send + Unpin + 'static,
 {
-    let protocol = |error: hyper::Error| {
-        Error::caused(endpoint, CONNECTING, ErrorKind::Protocol, error)
-    };
+    let protocol =
+        |error: hyper::Error| Error::caused(endpoint, CONNECTING, ErrorKind::Protocol, error);
     let executor = Arc::new(Executor::new());
     let mut builder = http2::Builder::new(Spawn(Arc::downgrade(&executor)));
     builder
@@ -120,8 +119,7 @@ where
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(false)
         .max_header_list_size(HEADERS_MAX);
-    let (requests, connection) =
-        executor.run(builder.handshake(stream)).await.map_err(protocol)?;
+    let (requests, connection) = executor.run(builder.handshake(stream)).await.map_err(protocol)?;
     let channel = Http2 {
         requests,
         // Letters, digits and brackets that `Endpoint` has checked.
@@ -135,8 +133,7 @@ where
         Client::from_channel(Channel::Custom(BoxCloneSyncService::new(channel)), Some(options))
             .await
             .map_err(|error| Error::call(endpoint, CONNECTING, error))?;
-    let drive =
-        Drive { endpoint: endpoint.clone(), executor, connection: Box::pin(connection) };
+    let drive = Drive { endpoint: endpoint.clone(), executor, connection: Box::pin(connection) };
     Ok(Connection { client, drive })
 }
 

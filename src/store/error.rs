@@ -126,7 +126,11 @@ impl Error {
     }
 
     /// From what a call of the client's gave.
-    pub(super) fn call(endpoint: &Endpoint, doing: &'static str, error: etcd_client::Error) -> Self {
+    pub(super) fn call(
+        endpoint: &Endpoint,
+        doing: &'static str,
+        error: etcd_client::Error,
+    ) -> Self {
         let kind = match &error {
             etcd_client::Error::GRpcStatus(status) => classify(status),
             etcd_client::Error::IoError(_) | etcd_client::Error::TransportError(_) => {

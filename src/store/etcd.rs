@@ -292,9 +292,10 @@ impl Session<'_, '_> {
             Wake::Demand(Some(demand)) => {
                 self.follower.take(demand);
                 // What is watched may not cover it.
-                self.stale |= self.listed.as_ref().is_none_or(|listed| {
-                    listed.scope != self.scope().with_listed(&listed.config)
-                });
+                self.stale |= self
+                    .listed
+                    .as_ref()
+                    .is_none_or(|listed| listed.scope != self.scope().with_listed(&listed.config));
             }
             Wake::Message(Err(error)) => {
                 return Err(Error::call(self.endpoint, WATCHING, error).into());

@@ -95,13 +95,9 @@ impl Reader<'_> {
                 .iter()
                 .map(|range| TxnOp::get(range.key.clone(), Some(page(range, at.revision))))
                 .collect();
-            let answer = within(
-                self.endpoint,
-                LISTING,
-                self.timeout,
-                self.kv.txn(Txn::new().and_then(ops)),
-            )
-            .await?;
+            let answer =
+                within(self.endpoint, LISTING, self.timeout, self.kv.txn(Txn::new().and_then(ops)))
+                    .await?;
             let header = answer.header().ok_or_else(|| self.odd("an answer without a header"))?;
             at.cluster_id = header.cluster_id();
             if at.revision == 0 {

@@ -175,6 +175,8 @@ impl Lan {
             // Duplicate address detection would keep a link-local address tentative for a second.
             fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0").ok();
             let mut requests = Requests::open().unwrap();
+            let lo = index_of(&mut requests, "lo");
+            requests.set_up(lo, true).unwrap();
             let eth0 = index_of(&mut requests, "eth0");
             requests.add_address(eth0, Prefix { ip: [192, 0, 2, number].into(), len: 24 }).unwrap();
             requests.set_up(eth0, true).unwrap();
@@ -213,6 +215,15 @@ impl Host {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         netns::enter(&self.home).unwrap();
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Its number: `gwN` is its node's name.
+    pub const fn number(&self) -> u8 {
+        self.number
+    }
+
+    pub fn ip(&self) -> String {
+        format!("192.0.2.{}", self.number)
     }
 
     pub fn folder(&self) -> &Path {
