@@ -1,0 +1,232 @@
+//! A real etcd on loopback with a data directory of its own, and a proxy to put before it.
+//!
+//! The binary is `$HAVIP_ETCD`, else `target/peers/etcd-3.4/usr/bin/etcd` (Debian's packages
+//! `etcd-server` and `etcd-client`, downloaded and unpacked, not installed); `etcdctl` is beside
+//! it. Without it a test says that it is skipped.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// Longest wait for anything: these boxes may be slow, none is that slow.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running etcd; ends with this.
+pub(crate) struct Etcd {
+    binary: PathBuf,
+    dir: PathBuf,
+    client: u16,
+    peer: u16,
+    child: Option<Child>,
+}
+
+impl Etcd {
+    /// Starts one, or says that the test is skipped.
+    pub(crate) fn start(test: &str) -> Option<Self> {
+        let binary = binary()?;
+        if !binary.is_file() {
+            eprintln!("{test}: skipped: no etcd at {}; set HAVIP_ETCD", binary.display());
+            return None;
+        }
+        // Between choosing a free port and using it another may take it.
+        (0..5).find_map(|_| {
+            let mut etcd = Self {
+                binary: binary.clone(),
+                dir: directory(),
+                client: free_port(),
+                peer: free_port(),
+                child: None,
+            };
+            etcd.run().then_some(etcd)
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.client).into()
+    }
+
+    /// Starts it on its data, and waits until it serves clients.
+    pub(crate) fn run(&mut self) -> bool {
+        let (client, peer) = (self.endpoint(), format!("http://127.0.0.1:{}", self.peer));
+        let mut child = Command::new(&self.binary)
+            .args(["--name", "n", "--data-dir"])
+            .arg(self.dir.join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("n={peer}")])
+            // Architectures that etcd's authors do not test are ours too.
+            .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH.replace("aarch64", "arm64"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("etcd starts");
+        let lines = lines(child.stderr.take().expect("its stderr is a pipe"));
+        self.child = Some(child);
+        loop {
+            match lines.recv_timeout(DEADLINE) {
+                Ok(line) if line.contains("serving insecure client requests") => return true,
+                Ok(_) => {}
+                Err(_) => {
+                    self.kill();
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // An error says that it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends it a signal: STOP, CONT.
+    pub(crate) fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("it runs");
+        let done = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+        assert!(done.expect("kill runs").success());
+    }
+
+    /// Runs etcdctl, and returns what it says.
+    pub(crate) fn ctl(&self, args: &[&str]) -> String {
+        let output = Command::new(self.binary.with_file_name("etcdctl"))
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints={}", self.endpoint()))
+            .args(args)
+            .output()
+            .expect("etcdctl runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let wrong = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "etcdctl {args:?}: {said}{wrong}");
+        said
+    }
+
+    pub(crate) fn put(&self, key: &str, value: &str) {
+        self.ctl(&["put", "--", key, value]);
+    }
+
+    /// A number out of etcdctl's JSON.
+    pub(crate) fn number(&self, args: &[&str], name: &str) -> i64 {
+        let said = self.ctl(args);
+        let (_, rest) = said.split_once(&format!("\"{name}\":")).expect("the field is there");
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().expect("a number")
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Passes connections on, counts what the server sends, and can cut the line.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    pub(crate) received: Arc<AtomicU64>,
+    open: Arc<Mutex<Option<Vec<TcpStream>>>>,
+}
+
+impl Proxy {
+    pub(crate) fn before(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let received = Arc::new(AtomicU64::new(0));
+        let open = Arc::new(Mutex::new(Some(Vec::new())));
+        let (count, streams) = (Arc::clone(&received), Arc::clone(&open));
+        // Ends with the test's process.
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let mut streams = streams.lock().expect("no test panics holding it");
+                let Some(streams) = streams.as_mut() else { continue };
+                let Ok(upstream) = TcpStream::connect(server) else { continue };
+                for stream in [&client, &upstream] {
+                    streams.push(stream.try_clone().expect("descriptors are left"));
+                }
+                let (from, to) = (client.try_clone().expect("as above"), upstream.try_clone());
+                let to = to.expect("as above");
+                thread::spawn(move || pass(from, to, None));
+                let count = Arc::clone(&count);
+                thread::spawn(move || pass(upstream, client, Some(&count)));
+            }
+        });
+        Self { port, received, open }
+    }
+
+    /// Ends every connection, and every new one at once.
+    pub(crate) fn cut(&self) {
+        let streams = self.open.lock().expect("as above").take();
+        for stream in streams.into_iter().flatten() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Takes connections again.
+    pub(crate) fn mend(&self) {
+        *self.open.lock().expect("as above") = Some(Vec::new());
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, count: Option<&AtomicU64>) {
+    let mut bytes = [0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        if let Some(count) = count {
+            count.fetch_add(read as u64, Ordering::SeqCst);
+        }
+        if to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+}
+
+fn binary() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("HAVIP_ETCD") {
+        return Some(path.into());
+    }
+    Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/etcd-3.4/usr/bin/etcd"))
+}
+
+fn directory() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name =
+        format!("havip-etcd-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let dir = std::env::temp_dir().join(name);
+    fs::create_dir_all(&dir).expect("the temporary directory is writable");
+    dir
+}
+
+/// A port that was free just now.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
+}
+
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            // Nobody listens once it is ready, but a full pipe would stop it.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
