@@ -5,6 +5,10 @@ use std::net::IpAddr;
 use super::model::{IfName, Prefix};
 use crate::wire::Family;
 
+/// The widest prefix that the store may give a VIP.
+const LEAST_V4: u8 = 8;
+const LEAST_V6: u8 = 16;
+
 /// `[policy]` of the local file. An absent list allows everything that is not refused anyway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -48,7 +52,19 @@ impl Policy {
 
     /// # Errors
     /// Why the store may not make it a VIP.
-    pub fn allows_address(&self, ip: &IpAddr, facts: &Facts) -> Result<(), String> {
+    pub fn allows_vip(&self, vip: &Prefix, facts: &Facts) -> Result<(), String> {
+        let ip = &vip.ip;
+        let least = match Family::of(ip) {
+            Family::V4 => LEAST_V4,
+            Family::V6 => LEAST_V6,
+        };
+        if vip.len < least {
+            // The kernel routes a VIP's whole prefix to its interface.
+            return Err(format!(
+                "{vip}: the store may not route a network wider than /{least} to an interface; if \
+                 that is meant, list it in the local file"
+            ));
+        }
         if facts.own_addresses.contains(ip) {
             return Err(format!(
                 "{ip} is this box's own address, which the store may not make a VIP; if that is \
@@ -62,9 +78,9 @@ impl Policy {
             ));
         }
         match &self.addresses {
-            Some(networks) if !networks.iter().any(|network| contains(network, ip)) => {
+            Some(networks) if !networks.iter().any(|network| contains(network, vip)) => {
                 Err(format!(
-                    "the store may not use {ip}: it lies in no network of [policy] addresses in \
+                    "the store may not use {vip}: it lies in no network of [policy] addresses in \
                      the local file"
                 ))
             }
@@ -84,14 +100,16 @@ impl Policy {
     }
 }
 
-/// Whether `ip` lies in `network`.
-fn contains(network: &Prefix, ip: &IpAddr) -> bool {
+/// Whether all of `inner` lies in `network`.
+fn contains(network: &Prefix, inner: &Prefix) -> bool {
+    let ip = &inner.ip;
     let bits = |ip: &IpAddr| match ip {
         IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
         IpAddr::V6(ip) => ip.to_bits(),
     };
     let rest = 128 - u32::from(network.len);
     Family::of(ip) == Family::of(&network.ip)
+        && inner.len >= network.len
         && (bits(ip) ^ bits(&network.ip)).checked_shr(rest).unwrap_or(0) == 0
 }
 
@@ -104,15 +122,21 @@ mod tests {
         let network = |ip: &str, len| Prefix { ip: ip.parse().unwrap(), len };
         for (ip, len, other, expected) in [
             ("10.0.0.0", 8, "10.255.0.1", true),
+            ("10.0.0.0", 8, "10.255.0.1/24", true),
+            ("10.0.0.0", 8, "10.255.0.1/7", false),
             ("10.0.0.0", 8, "11.0.0.1", false),
             ("10.0.0.1", 32, "10.0.0.1", true),
             ("10.0.0.1", 32, "10.0.0.2", false),
+            ("0.0.0.0", 0, "192.0.2.1", true),
+            ("0.0.0.0", 0, "2001:db8::1", false),
             ("2001:db8::", 32, "2001:db8:ffff::1", true),
             ("2001:db8::", 32, "2001:db9::1", false),
+            ("::", 0, "2001:db9::1", true),
             ("10.0.0.0", 8, "fe80::1", false),
             ("fe80::1", 128, "fe80::1", true),
         ] {
-            assert_eq!(contains(&network(ip, len), &other.parse().unwrap()), expected, "{ip}");
+            let inner = crate::config::value::prefix(other).unwrap();
+            assert_eq!(contains(&network(ip, len), &inner), expected, "{other} in {ip}/{len}");
         }
     }
 
