@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::flags::{Command, Given};
 use super::{Exit, print};
-use crate::config::{Facts, Input, NodeName, NodeNaming, Problem, Severity, build};
+use crate::config::{Facts, Input, NodeName, NodeNaming, Problem, Severity, build, check_all};
 use crate::daemon::sources::Local;
 
 pub(super) const COMMAND: Command = Command {
@@ -25,7 +25,7 @@ fn run(given: &Given) -> Exit {
         Ok(local) => local,
         Err(error) => return super::run::report(&error),
     };
-    let problems = all_problems(&local);
+    let problems = check_all(&local.tree, &local.settings.policy, &Facts::default());
     for problem in &problems {
         print(&format!("{problem}\n"));
     }
@@ -39,27 +39,6 @@ fn run(given: &Given) -> Exit {
             Exit::Done
         }
     }
-}
-
-/// Everything that is wrong with a local file, for every node in it.
-fn all_problems(local: &Local) -> Vec<Problem> {
-    let mut problems = local.problems.clone();
-    for node in nodes(local) {
-        let outcome = build(&Input {
-            tree: &local.tree,
-            node: &node,
-            previous: None,
-            policy: &local.settings.policy,
-            facts: &Facts::default(),
-        });
-        for problem in outcome.problems {
-            if !problems.contains(&problem) {
-                problems.push(problem);
-            }
-        }
-    }
-    problems.sort_by(|a, b| (&a.origin, &a.path).cmp(&(&b.origin, &b.path)));
-    problems
 }
 
 /// The errors of a local file in what concerns this node, if its name is in the file.

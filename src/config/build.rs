@@ -3,18 +3,20 @@
 //! One bad router does not stop the others: it keeps the form it had, and is reported. And a
 //! mistake is not an order: keys that vanish while they are still listed release nothing.
 
+mod vips;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::conflict;
 use super::effective::{Found, View, built_in, is_original};
 use super::key::router_key;
 use super::model::{Check, Config, IfName, NodeName, Prefix, Router, RouterName};
 use super::policy::{Facts, Policy};
-use super::problem::{Problem, Severity};
+use super::problem::{Problem, Report, Severity};
 use super::tree::{Entry, Tree, Value};
 use super::value::{self, Parsed};
-use crate::wire::Family;
 use crate::wire::vrrp::{Version, Vrid};
 
 /// What a configuration is made from.
@@ -41,62 +43,108 @@ pub struct Outcome {
     pub problems: Vec<Problem>,
 }
 
+/// Routers that a node lists: more than any box can run.
+const ROUTERS_MAX: usize = 4096;
+/// Problems that are told one by one.
+const PROBLEMS_MAX: usize = 1000;
+
 /// Makes the configuration of one node.
 #[must_use]
 pub fn build(input: &Input<'_>) -> Outcome {
-    let mut builder =
-        Builder { input, view: View { tree: input.tree, node: input.node }, problems: Vec::new() };
-    let names = builder.listed();
+    let (mut outcome, listed) = routers(input);
+    outcome.problems.extend(super::unknown::for_node(input.tree, input.node, &listed));
+    outcome
+}
+
+/// The same without a word on unknown keys, and the routers that the node lists.
+pub(super) fn routers(input: &Input<'_>) -> (Outcome, BTreeSet<RouterName>) {
+    let mut builder = Builder {
+        input,
+        view: View { tree: input.tree, node: input.node },
+        problems: Report::of_at_most(PROBLEMS_MAX),
+        places: BTreeMap::new(),
+    };
     let mut wanted = Vec::new();
-    for name in &names {
-        if let Some(router) = builder.router(name) {
-            wanted.push(router);
-        }
+    let listed = builder.listed();
+    for name in &listed {
+        wanted.extend(builder.router(name));
     }
     let routers = builder.without_conflicts(wanted);
     let node_ip = builder.node_ip();
-    builder.unknown_keys(&names);
     let config = Config { node: input.node.clone(), node_ip, routers };
-    Outcome { config, problems: builder.problems }
+    (Outcome { config, problems: builder.problems.into_vec() }, listed)
 }
 
 struct Builder<'a> {
     input: &'a Input<'a>,
     view: View<'a>,
-    problems: Vec<Problem>,
+    problems: Report,
+    /// Where the VIPs of each router stand, for what shows only beside the others.
+    places: BTreeMap<RouterName, Found<'a>>,
 }
 
 /// A router whose keys are not all right; what is wrong was reported.
 struct Bad;
 
 impl<'a> Builder<'a> {
-    /// Names of the routers that the node is to run.
-    fn listed(&mut self) -> Vec<RouterName> {
+    /// Names of the routers that the node is to run: what its `vrids` lists. Where that word is
+    /// missing or not clear, what runs goes on.
+    fn listed(&mut self) -> BTreeSet<RouterName> {
         let path = format!("node/{}/vrids", self.input.node);
-        let running =
-            || self.input.previous.map_or_else(Vec::new, |c| c.routers.keys().cloned().collect());
+        let running: BTreeSet<RouterName> =
+            self.input.previous.map_or_else(BTreeSet::new, |c| c.routers.keys().cloned().collect());
         let Some(entry) = self.input.tree.get(&path) else {
-            let kept: Vec<RouterName> = running();
-            if !kept.is_empty() {
+            if !running.is_empty() {
                 let message = "gone; a mistake is not an order, so what ran goes on; to release \
                                the routers set it to \"none\"";
                 self.problems.push(Problem::missing(Severity::Error, &path, message.into()));
             }
-            return kept;
+            return running;
         };
-        let mut names = Vec::new();
+        let explicit = match &entry.value {
+            Value::None => true,
+            Value::List(items) => items.is_empty(),
+            Value::Text(_) => false,
+        };
+        if explicit {
+            return BTreeSet::new();
+        }
+        let mut names = BTreeSet::new();
+        let mut clear = true;
         for item in entry.value.items() {
             match RouterName::new(item) {
                 Ok(name) if names.contains(&name) => {
                     let message = format!("{name} is listed twice");
                     self.report(Severity::Warning, &path, entry, message);
                 }
-                Ok(name) => names.push(name),
+                Ok(_) if names.len() >= ROUTERS_MAX => {
+                    let message = format!("more than {ROUTERS_MAX} routers; the rest does not run");
+                    self.report(Severity::Error, &path, entry, message);
+                    clear = false;
+                    break;
+                }
+                Ok(name) => _ = names.insert(name),
                 Err(why) => {
                     let message = format!("\"{}\": {why}", value::short(item));
                     self.report(Severity::Error, &path, entry, message);
+                    clear = false;
                 }
             }
+        }
+        if names.is_empty() && clear {
+            let message = "empty; set it to \"none\" if this node is to run no router".into();
+            self.report(Severity::Error, &path, entry, message);
+            clear = false;
+        }
+        // Who knows whether it was the garbled item that named it.
+        if !clear && !running.is_subset(&names) {
+            let held: Vec<&str> = running.difference(&names).map(RouterName::as_str).collect();
+            let message = format!(
+                "not clear, so what is no longer listed goes on ({}); correct the list",
+                value::short(&held.join(", "))
+            );
+            self.report(Severity::Error, &path, entry, message);
+            names.extend(running);
         }
         names
     }
@@ -110,22 +158,27 @@ impl<'a> Builder<'a> {
     fn router(&mut self, name: &RouterName) -> Option<Arc<Router>> {
         let before = self.problems.len();
         let result = self.parse_router(name);
-        for problem in self.problems.iter_mut().skip(before) {
-            problem.router = Some(name.clone());
-        }
+        self.problems.about(before, name);
         match result {
             Ok(router) => router.map(Arc::new),
-            Err(Bad) => self.keep(name, "its keys are not right"),
+            Err(Bad) => {
+                let kept = self.input.previous.and_then(|config| config.routers.get(name));
+                self.fate(name, "its keys are not right", kept.is_some());
+                kept.cloned()
+            }
         }
     }
 
-    fn keep(&mut self, name: &RouterName, why: &str) -> Option<Arc<Router>> {
-        let kept = self.input.previous.and_then(|config| config.routers.get(name)).cloned();
+    /// Says what becomes of a router that cannot be as it should.
+    fn fate(&mut self, name: &RouterName, why: &str, kept: bool) {
         let path = format!("virtual_router/{name}");
-        let then = if kept.is_some() { "goes on in the form it had" } else { "does not run" };
+        let then = if kept {
+            "goes on in the form it had; to release it, set enabled = false"
+        } else {
+            "does not run"
+        };
         let message = format!("{why}: this router {then}");
         self.problems.push(Problem::missing(Severity::Error, &path, message).of(name));
-        kept
     }
 
     /// Reads one key; `Ok(None)` if nobody sets it and nothing is built in.
@@ -206,27 +259,33 @@ impl<'a> Builder<'a> {
             self.need(name, "advert_interval", original, |v| value::advert_interval(v, version.0));
         let auth = self.auth_pass(name, original, version.0);
         accept?;
-        let vips = self.checked_vips(vips?)?;
-        let excluded = match excluded? {
-            Some(excluded) => self.checked_vips(excluded)?,
+        let (vips, vips_found) = self.without_doubles(vips?);
+        let (excluded, excluded_found) = match excluded? {
+            Some(excluded) => self.without_doubles(excluded),
             None => (Vec::new(), None),
         };
-        let family = self.family(name, &vips, version.0)?;
-        let interface = interface?;
-        self.check_policy(name, &interface, &[&vips, &excluded])?;
+        let excluded = self.not_both(&vips, excluded, excluded_found.as_ref());
+        let family = self.family(name, &vips, vips_found.as_ref(), &version)?;
+        let (interface, interface_found) = interface?;
+        self.policy_of_interface(&interface, interface_found.as_ref())?;
+        self.policy_of_vips(&vips, vips_found.as_ref())?;
+        self.policy_of_vips(&excluded, excluded_found.as_ref())?;
+        if let Some(found) = vips_found {
+            self.places.insert(name.clone(), found);
+        }
         Ok(Some(Router {
             name: name.clone(),
             vrid: vrid?,
             version: version.0,
             family,
-            interface: interface.0,
+            interface,
             priority: priority?.0,
             preempt: preempt?.0,
             preempt_delay: delay?.0,
             advert_interval: interval?.0,
             auth_pass: auth?,
-            vips: vips.0,
-            vips_excluded: excluded.0,
+            vips,
+            vips_excluded: excluded,
             checksum: checksum?.0,
             address_lifetime: lifetime?.0,
             check: check?,
@@ -235,94 +294,42 @@ impl<'a> Builder<'a> {
 
     fn vrid(&mut self, name: &RouterName) -> Result<Vrid, Bad> {
         let key = self.read(name, "vrid", false, value::vrid)?;
-        let digits = name.as_str().bytes().all(|byte| byte.is_ascii_digit());
         let path = View::own_place(name.as_str(), "vrid");
-        let fail = |message: String| Problem::missing(Severity::Error, &path, message);
-        match (digits, key) {
-            (false, Some((vrid, _))) => Ok(vrid),
-            (false, None) => {
-                self.problems.push(fail(
-                    "missing; a router that is not named by its VRID needs this key".into(),
-                ));
+        let text = name.as_str();
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            if let Some((vrid, _)) = key {
+                return Ok(vrid);
+            }
+            let message = "missing; a router that is not named by its VRID needs this key";
+            self.problems.push(Problem::missing(Severity::Error, &path, message.into()));
+            return Err(Bad);
+        }
+        // No leading zeros: one router has one name.
+        let number = text.parse().ok().filter(|number: &u8| number.to_string() == text);
+        let Some(number) = number.and_then(Vrid::new) else {
+            let message = format!(
+                "a router named by a number has its VRID, 1 to 255, as its name, and {} is none; \
+                 rename it",
+                value::short(text)
+            );
+            self.problems.push(Problem::missing(
+                Severity::Error,
+                &format!("virtual_router/{name}"),
+                message,
+            ));
+            return Err(Bad);
+        };
+        match key {
+            Some((vrid, Some(found))) if vrid != number => {
+                let message = format!(
+                    "{vrid}, but the router is named {name}; delete this key, or give the router \
+                     a name that is no number"
+                );
+                self.report(Severity::Error, &found.path, found.entry, message);
                 Err(Bad)
             }
-            (true, key) => {
-                let number = name.as_str().parse().ok().and_then(Vrid::new);
-                let Some(number) = number else {
-                    self.problems.push(fail(format!(
-                        "a router named by a number has a VRID from 1 to 255 as its name, and \
-                         {name} is none; rename it"
-                    )));
-                    return Err(Bad);
-                };
-                match key {
-                    Some((vrid, Some(found))) if vrid != number => {
-                        let message = format!(
-                            "{vrid}, but the router is named {name}; delete this key, or give \
-                             the router a name that is no number"
-                        );
-                        self.report(Severity::Error, &found.path, found.entry, message);
-                        Err(Bad)
-                    }
-                    Some(_) | None => Ok(number),
-                }
-            }
+            Some(_) | None => Ok(number),
         }
-    }
-
-    fn checked_vips(
-        &mut self,
-        ((vips, doubles), found): ((Vec<Prefix>, Vec<Prefix>), Option<Found<'a>>),
-    ) -> Result<(Vec<Prefix>, Option<Found<'a>>), Bad> {
-        if let Some(found) = &found {
-            for double in doubles {
-                let message = format!("{double} is listed twice");
-                self.report(Severity::Warning, &found.path, found.entry, message);
-            }
-        }
-        Ok((vips, found))
-    }
-
-    /// The one family of the VIPs, and what follows from it.
-    fn family(
-        &mut self,
-        name: &RouterName,
-        (vips, found): &(Vec<Prefix>, Option<Found<'a>>),
-        version: Version,
-    ) -> Result<Family, Bad> {
-        let path = found
-            .as_ref()
-            .map_or_else(|| View::own_place(name.as_str(), "vips"), |found| found.path.clone());
-        let mut fail = |message: String| {
-            let problem = match found {
-                Some(found) => Problem::at(Severity::Error, &path, &found.entry.origin, message),
-                None => Problem::missing(Severity::Error, &path, message),
-            };
-            self.problems.push(problem);
-            Err(Bad)
-        };
-        let Some(first) = vips.first() else {
-            return fail("empty; a router has at least one VIP".into());
-        };
-        let family = Family::of(&first.ip);
-        if let Some(other) = vips.iter().find(|vip| Family::of(&vip.ip) != family) {
-            return fail(format!(
-                "{first} and {other} are of different families; put those of one family into \
-                 vips_excluded, or into a router of their own"
-            ));
-        }
-        if let IpAddr::V6(ip) = first.ip
-            && !ip.is_unicast_link_local()
-        {
-            return fail(format!(
-                "{first} comes first, but peers discard adverts whose first IPv6 address is not \
-                 link-local; put one from fe80::/10 in front"
-            ));
-        }
-        if version == Version::V2 && family == Family::V6 {
-            return fail("version 2 has no IPv6; set version = \"3\"".into());
-        }
-        Ok(family)
     }
 
     fn auth_pass(
@@ -345,7 +352,7 @@ impl<'a> Builder<'a> {
     fn check(&mut self, name: &RouterName) -> Result<Option<Check>, Bad> {
         let duration = |v: &Value| value::seconds(v, 86_400);
         let count = |v: &Value| value::number::<u32>(v, (1, 1000), "1 to 1000");
-        let program = self.read(name, "check", false, |v| Ok(value::single(v)?.to_owned()))?;
+        let program = self.read(name, "check", false, value::program)?;
         let interval = self.read(name, "check_interval", false, duration)?;
         let timeout = self.read(name, "check_timeout", false, duration)?;
         let rise = self.read(name, "check_rise", false, count)?;
@@ -371,62 +378,27 @@ impl<'a> Builder<'a> {
         }))
     }
 
-    fn check_policy(
-        &mut self,
-        name: &RouterName,
-        (interface, interface_found): &(IfName, Option<Found<'a>>),
-        vips: &[&(Vec<Prefix>, Option<Found<'a>>)],
-    ) -> Result<(), Bad> {
-        let policy = self.input.policy;
-        let mut refused = Vec::new();
-        if let Some(found) = interface_found
-            && found.entry.origin.is_store()
-            && let Err(why) = policy.allows_interface(interface)
-        {
-            refused.push((found, why));
-        }
-        for (vips, found) in vips {
-            let Some(found) = found.as_ref().filter(|found| found.entry.origin.is_store()) else {
-                continue;
-            };
-            let why =
-                vips.iter().find_map(|vip| policy.allows_address(&vip.ip, self.input.facts).err());
-            refused.extend(why.map(|why| (found, why)));
-        }
-        // A local interface does not make a store's VIP harmless, nor the other way round: each
-        // value is judged by its own origin.
-        let bad = !refused.is_empty();
-        for (found, why) in refused {
-            let problem = Problem::at(Severity::Error, &found.path, &found.entry.origin, why);
-            self.problems.push(problem.of(name));
-        }
-        if bad { Err(Bad) } else { Ok(()) }
-    }
-
-    /// Takes out routers that cannot run beside the others. Who runs already goes first.
+    /// Takes out routers that cannot run beside the others.
     fn without_conflicts(&mut self, wanted: Vec<Arc<Router>>) -> BTreeMap<RouterName, Arc<Router>> {
-        let runs = |router: &Router| {
-            self.input.previous.is_some_and(|config| config.routers.contains_key(&router.name))
-        };
-        let (old, new): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|router| runs(router));
-        let mut kept: BTreeMap<RouterName, Arc<Router>> = BTreeMap::new();
-        let mut taken = Taken::default();
-        for router in old.into_iter().chain(new) {
-            if let Err(why) = taken.take(&router) {
-                let path = format!("virtual_router/{}", router.name);
-                let problem = Problem::missing(Severity::Error, &path, why);
-                self.problems.push(problem.of(&router.name));
-                let before = self.keep(&router.name, "it cannot run beside the others");
-                if let Some(before) = before
-                    && taken.take(&before).is_ok()
-                {
-                    kept.insert(before.name.clone(), before);
+        let (chosen, refused) = conflict::settle(wanted, self.input.previous);
+        for refused in refused {
+            let name = &refused.router;
+            let problem = match self.places.get(name) {
+                Some(found) => Problem::at(
+                    Severity::Error,
+                    &found.path,
+                    &found.entry.origin,
+                    refused.message(),
+                ),
+                None => {
+                    let path = format!("virtual_router/{name}");
+                    Problem::missing(Severity::Error, &path, refused.message())
                 }
-                continue;
-            }
-            kept.insert(router.name.clone(), router);
+            };
+            self.problems.push(problem.of(name));
+            self.fate(name, "it cannot run beside the others", refused.kept);
         }
-        kept
+        chosen
     }
 
     fn node_ip(&mut self) -> Option<IpAddr> {
@@ -443,57 +415,6 @@ impl<'a> Builder<'a> {
                 self.input.previous.and_then(|config| config.node_ip)
             }
         }
-    }
-
-    /// Reports keys that nobody knows, as far as they concern this node.
-    fn unknown_keys(&mut self, names: &[RouterName]) {
-        let node = format!("node/{}/", self.input.node);
-        let names: BTreeSet<&str> =
-            names.iter().map(RouterName::as_str).chain(["default"]).collect();
-        let tree = self.input.tree;
-        let mut found = Vec::new();
-        for (path, entry) in tree.below("virtual_router/") {
-            let rest = path.strip_prefix("virtual_router/").unwrap_or_default();
-            found.extend(super::unknown::of_router(path, rest, entry, Some(&names)));
-        }
-        for (path, entry) in tree.below(&node) {
-            let rest = path.strip_prefix(&node).unwrap_or_default();
-            found.extend(super::unknown::of_node(path, rest, entry));
-        }
-        self.problems.extend(found);
-    }
-}
-
-/// What may stand only once.
-#[derive(Default)]
-struct Taken {
-    ids: BTreeMap<(IfName, Family, Vrid), RouterName>,
-    vips: BTreeMap<(IfName, IpAddr), RouterName>,
-}
-
-impl Taken {
-    fn take(&mut self, router: &Router) -> Result<(), String> {
-        let id = (router.interface.clone(), router.family, router.vrid);
-        if let Some(other) = self.ids.get(&id) {
-            return Err(format!(
-                "VRID {} of {} on {} is router {other}'s already; choose another vrid or interface",
-                router.vrid, router.family, router.interface
-            ));
-        }
-        let vips = || router.vips.iter().chain(&router.vips_excluded);
-        for vip in vips() {
-            if let Some(other) = self.vips.get(&(router.interface.clone(), vip.ip)) {
-                return Err(format!(
-                    "{} on {} is router {other}'s already; take it out of one of them",
-                    vip.ip, router.interface
-                ));
-            }
-        }
-        for vip in vips() {
-            self.vips.insert((router.interface.clone(), vip.ip), router.name.clone());
-        }
-        self.ids.insert(id, router.name.clone());
-        Ok(())
     }
 }
 

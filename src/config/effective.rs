@@ -1,7 +1,7 @@
 //! Which value holds: the places of a key, in the order in which they are asked.
 
 use super::key::Key;
-use super::model::NodeName;
+use super::model::{NodeName, RouterName};
 use super::tree::{Entry, Origin, Tree, Value};
 
 /// A value that holds, and where it was found.
@@ -92,7 +92,7 @@ pub fn effective(tree: &Tree, node: &NodeName) -> Vec<Shown> {
     let view = View { tree, node };
     let Some(list) = tree.set(&format!("node/{node}/vrids")) else { return Vec::new() };
     let mut shown = Vec::new();
-    for router in list.value.items() {
+    for router in list.value.items().filter(|name| RouterName::new(name).is_ok()) {
         let original = is_original(&view, router);
         for key in super::key::ROUTER_KEYS {
             let hide = |value: String| if key.secret { "(hidden)".to_owned() } else { value };
@@ -126,6 +126,12 @@ pub(super) fn is_original(view: &View<'_>, router: &str) -> bool {
         .is_some_and(|found| found.entry.value == Value::Text("original".to_owned()))
 }
 
+/// Without control characters: a value of the store must not write to an operator's terminal.
 fn display(value: &Value) -> String {
-    value.items().collect::<Vec<_>>().join(",")
+    let text = match value {
+        Value::None => "none".to_owned(),
+        Value::Text(text) => text.clone(),
+        Value::List(items) => items.join(","),
+    };
+    text.chars().filter(|c| !c.is_control()).collect()
 }

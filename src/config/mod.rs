@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod check;
+mod conflict;
 mod diff;
 mod effective;
 pub mod key;
@@ -19,6 +21,7 @@ mod value;
 mod writer;
 
 pub use build::{Input, Outcome, build};
+pub use check::check_all;
 pub use diff::{Diff, diff};
 pub use effective::{Shown, effective};
 pub use model::{
@@ -26,7 +29,7 @@ pub use model::{
 };
 pub use policy::{Facts, Policy};
 pub use problem::{Problem, Severity, nearest};
-pub use settings::{LogLevel, NodeNaming, SETTINGS, Settings, settings};
+pub use settings::{EtcdLogin, EtcdTls, LogLevel, NodeNaming, SETTINGS, Settings, settings};
 pub use tree::{Entry, Origin, Shadow, TomlFile, Tree, Value};
 pub use writer::{to_flat, to_toml};
 

@@ -86,6 +86,12 @@ impl Prefix {
         Self { ip, len: Family::of(&ip).bits() }
     }
 
+    /// Whether all of `inner` lies within.
+    #[must_use]
+    pub fn covers(&self, inner: &Self) -> bool {
+        inner.len >= self.len && self.contains(&inner.ip)
+    }
+
     /// Whether `ip` shares the prefix.
     #[must_use]
     pub fn contains(&self, ip: &IpAddr) -> bool {

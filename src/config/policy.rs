@@ -3,6 +3,11 @@
 use std::net::IpAddr;
 
 use super::model::{IfName, Prefix};
+use crate::wire::Family;
+
+/// The widest prefix that the store may give a VIP.
+const LEAST_V4: u8 = 8;
+const LEAST_V6: u8 = 16;
 
 /// `[policy]` of the local file. An absent list allows everything that is not refused anyway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +52,19 @@ impl Policy {
 
     /// # Errors
     /// Why the store may not make it a VIP.
-    pub fn allows_address(&self, ip: &IpAddr, facts: &Facts) -> Result<(), String> {
+    pub fn allows_vip(&self, vip: &Prefix, facts: &Facts) -> Result<(), String> {
+        let ip = &vip.ip;
+        let least = match Family::of(ip) {
+            Family::V4 => LEAST_V4,
+            Family::V6 => LEAST_V6,
+        };
+        if vip.len < least {
+            // The kernel routes a VIP's whole prefix to its interface.
+            return Err(format!(
+                "{vip}: the store may not route a network wider than /{least} to an interface; if \
+                 that is meant, list it in the local file"
+            ));
+        }
         if facts.own_addresses.contains(ip) {
             return Err(format!(
                 "{ip} is this box's own address, which the store may not make a VIP; if that is \
@@ -61,9 +78,9 @@ impl Policy {
             ));
         }
         match &self.addresses {
-            Some(networks) if !networks.iter().any(|network| network.contains(ip)) => Err(format!(
-                "the store may not use {ip}: it lies in no network of [policy] addresses in \
-                     the local file"
+            Some(networks) if !networks.iter().any(|network| network.covers(vip)) => Err(format!(
+                "the store may not use {vip}: it lies in no network of [policy] addresses in \
+                 the local file"
             )),
             Some(_) | None => Ok(()),
         }

@@ -27,7 +27,7 @@ impl fmt::Display for Severity {
 }
 
 /// One problem.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// How bad.
     pub severity: Severity,
@@ -75,16 +75,66 @@ impl Problem {
 }
 
 impl fmt::Display for Problem {
-    /// `FILE:LINE: error: PATH: what is wrong`, or with the key and its revision in front.
+    /// `FILE:LINE: error: PATH: what is wrong`, or `KEY (revision N): error: what is wrong`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(origin) = &self.origin {
             write!(f, "{origin}: ")?;
         }
         write!(f, "{}: ", self.severity)?;
-        if !self.path.is_empty() {
+        let key_says_it = matches!(self.origin, Some(Origin::Etcd { .. }));
+        if !self.path.is_empty() && !key_says_it {
             write!(f, "{}: ", self.path)?;
         }
         f.write_str(&self.message)
+    }
+}
+
+/// Problems that are told one by one; of those beyond the bound, how many there are. A store
+/// with ten thousand slips in it costs neither the box's memory nor its log.
+#[derive(Debug)]
+pub(super) struct Report {
+    told: Vec<Problem>,
+    most: usize,
+    untold: Option<(Severity, usize)>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self::of_at_most(100)
+    }
+}
+
+impl Report {
+    pub(super) const fn of_at_most(most: usize) -> Self {
+        Self { told: Vec::new(), most, untold: None }
+    }
+
+    pub(super) fn push(&mut self, problem: Problem) {
+        if self.told.len() < self.most {
+            self.told.push(problem);
+        } else {
+            let (worst, count) = self.untold.unwrap_or((problem.severity, 0));
+            self.untold = Some((worst.min(problem.severity), count + 1));
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.told.len()
+    }
+
+    /// Says of all problems after the first `before` which router they are about.
+    pub(super) fn about(&mut self, before: usize, router: &RouterName) {
+        for problem in self.told.iter_mut().skip(before) {
+            problem.router = Some(router.clone());
+        }
+    }
+
+    pub(super) fn into_vec(mut self) -> Vec<Problem> {
+        if let Some((worst, count)) = self.untold {
+            let message = format!("{count} more problems like these; correct these first");
+            self.told.push(Problem::missing(worst, "", message));
+        }
+        self.told
     }
 }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::model::{IfName, NodeName};
+use super::key::{ROUTER_KEYS, router_key};
+use super::model::{IfName, NodeName, Prefix};
 use super::policy::Policy;
 use super::problem::{Problem, Severity, nearest};
 use super::tree::{Entry, Tree, Value};
@@ -19,6 +20,18 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("havip", "log_level", "error, warn, info or debug (default info)"),
     ("etcd", "endpoints", "list of endpoints, with or without http://"),
     ("etcd", "timeout", "seconds to wait for etcd at the start, before the snapshot (default 3)"),
+    ("etcd", "username", "user of etcd's own authentication, with password_file"),
+    ("etcd", "password_file", "file that holds the password and nothing else"),
+    ("etcd", "ca", "file with the authorities that etcd's certificate is checked against"),
+    ("etcd", "cert", "file with the certificate that this node shows, with key"),
+    ("etcd", "key", "file with its key"),
+    (
+        "etcd",
+        "tls_dir",
+        "directory with ca.crt and client.crt, client.key or server.crt, server.key",
+    ),
+    ("etcd", "server_name", "name to look for in etcd's certificate (default: the endpoint's)"),
+    ("etcd", "insecure_skip_verify", "true: do not check etcd's certificate (default false)"),
     ("snapshot", "path", "directory of the snapshot (default /var/lib/havip)"),
     ("snapshot", "interval", "least seconds between two writes of it (default 60)"),
     ("policy", "interfaces", "interfaces that the store may use; * at the end for any rest"),
@@ -53,6 +66,31 @@ pub enum LogLevel {
     Debug,
 }
 
+/// Who this node is to etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdLogin {
+    /// The user.
+    pub username: String,
+    /// Where the password stands; it is never in the configuration itself.
+    pub password_file: PathBuf,
+}
+
+/// How TLS to etcd is made, as far as the file says; whether there is any says the scheme of an
+/// endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EtcdTls {
+    /// Authorities; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// Certificate and key that this node shows.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Instead of both: a directory with files of the usual names.
+    pub dir: Option<PathBuf>,
+    /// Name to look for in etcd's certificate.
+    pub server_name: Option<String>,
+    /// Whether any certificate will do.
+    pub insecure_skip_verify: bool,
+}
+
 /// `[havip]`, `[etcd]`, `[snapshot]` and `[policy]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -72,6 +110,10 @@ pub struct Settings {
     pub etcd_endpoints: Option<Vec<String>>,
     /// How long the start waits for etcd.
     pub etcd_timeout: Duration,
+    /// User and password.
+    pub etcd_login: Option<EtcdLogin>,
+    /// Certificates.
+    pub etcd_tls: EtcdTls,
     /// Directory of the snapshot.
     pub snapshot_path: PathBuf,
     /// Least time between two writes.
@@ -97,10 +139,12 @@ pub fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
             .unwrap_or_else(IfName::tun0),
         realtime: reader.read("havip/realtime", value::boolean).unwrap_or(true),
         log_level: reader.read("havip/log_level", log_level).unwrap_or(LogLevel::Info),
-        etcd_endpoints: reader.read("etcd/endpoints", list),
+        etcd_endpoints: reader.read("etcd/endpoints", endpoints),
         etcd_timeout: reader
             .read("etcd/timeout", |v| value::seconds(v, 600))
             .unwrap_or(Duration::from_secs(3)),
+        etcd_login: reader.login(),
+        etcd_tls: reader.tls(),
         snapshot_path: reader
             .read("snapshot/path", path)
             .unwrap_or_else(|| "/var/lib/havip".into()),
@@ -108,9 +152,9 @@ pub fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
             .read("snapshot/interval", |v| value::seconds(v, 86_400))
             .unwrap_or(Duration::from_secs(60)),
         policy: Policy {
-            interfaces: reader.read("policy/interfaces", list),
+            interfaces: reader.read("policy/interfaces", patterns),
             addresses: reader.read("policy/addresses", networks),
-            features: reader.read("policy/features", list),
+            features: reader.read("policy/features", features),
         },
     };
     (settings, reader.problems)
@@ -127,6 +171,61 @@ impl Reader<'_> {
         parse(value)
             .map_err(|why| self.problems.push(Problem::at(Severity::Error, path, origin, why)))
             .ok()
+    }
+
+    /// Two keys of `[etcd]` of which neither means anything without the other.
+    fn pair<T>(
+        &mut self,
+        [a, b]: [&str; 2],
+        parse: impl Fn(&Value) -> Parsed<T>,
+        parse_b: impl Fn(&Value) -> Parsed<PathBuf>,
+    ) -> Option<(T, PathBuf)> {
+        let (at_a, at_b) = (format!("etcd/{a}"), format!("etcd/{b}"));
+        let lonely = match (self.tree.set(&at_a), self.tree.set(&at_b)) {
+            (Some(entry), None) => Some((&at_a, entry, b)),
+            (None, Some(entry)) => Some((&at_b, entry, a)),
+            (Some(_), Some(_)) | (None, None) => None,
+        };
+        if let Some((path, entry, other)) = lonely {
+            let message = format!("{other} is missing beside it");
+            self.problems.push(Problem::at(Severity::Error, path, &entry.origin, message));
+        }
+        let (a, b) = (self.read(&at_a, parse), self.read(&at_b, parse_b));
+        Some((a?, b?))
+    }
+
+    fn login(&mut self) -> Option<EtcdLogin> {
+        let (username, password_file) = self.pair(["username", "password_file"], one_word, path)?;
+        Some(EtcdLogin { username, password_file })
+    }
+
+    fn tls(&mut self) -> EtcdTls {
+        let tls = EtcdTls {
+            ca: self.read("etcd/ca", path),
+            identity: self.pair(["cert", "key"], path, path),
+            dir: self.read("etcd/tls_dir", path),
+            server_name: self.read("etcd/server_name", one_word),
+            insecure_skip_verify: self
+                .read("etcd/insecure_skip_verify", value::boolean)
+                .unwrap_or(false),
+        };
+        if tls.dir.is_some() {
+            for key in ["etcd/ca", "etcd/cert", "etcd/key"] {
+                let message = "tls_dir says where this file is; delete one of the two";
+                self.problems.extend(self.tree.set(key).map(|entry| {
+                    Problem::at(Severity::Error, key, &entry.origin, message.to_owned())
+                }));
+            }
+        }
+        if tls.insecure_skip_verify {
+            let path = "etcd/insecure_skip_verify";
+            let message = "whoever stands between this node and etcd can give it another \
+                           configuration; give it the ca instead";
+            self.problems.extend(self.tree.set(path).map(|entry| {
+                Problem::at(Severity::Warning, path, &entry.origin, message.to_owned())
+            }));
+        }
+        tls
     }
 
     fn unknown(&mut self, table: &str) {
@@ -192,12 +291,50 @@ fn log_level(value: &Value) -> Parsed<LogLevel> {
     }
 }
 
-// A parser like the others, which do fail.
-#[allow(clippy::unnecessary_wraps)]
-fn list(value: &Value) -> Parsed<Vec<String>> {
-    Ok(value.items().map(str::to_owned).collect())
+fn one_word(value: &Value) -> Parsed<String> {
+    let text = value::single(value)?;
+    if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
+        return Err("1 to 255 characters are expected".into());
+    }
+    Ok(text.to_owned())
 }
 
-fn networks(value: &Value) -> Parsed<Vec<super::model::Prefix>> {
-    value.items().map(value::prefix).collect()
+/// Who listens where is read by the store; that there is one is said here, with the line.
+fn endpoints(value: &Value) -> Parsed<Vec<String>> {
+    let endpoints: Vec<String> = value.items().map(str::to_owned).collect();
+    if endpoints.is_empty() {
+        return Err("empty; list at least one endpoint, or delete it".into());
+    }
+    Ok(endpoints)
+}
+
+fn patterns(value: &Value) -> Parsed<Vec<String>> {
+    let check = |pattern: &str| match pattern.strip_suffix('*').unwrap_or(pattern) {
+        "" => Ok(pattern.to_owned()),
+        start if start.contains('*') => Err(format!(
+            "\"{}\": a * stands at the end, for any rest of a name",
+            value::short(pattern)
+        )),
+        start => match IfName::new(start) {
+            Ok(_) => Ok(pattern.to_owned()),
+            Err(why) => Err(format!("\"{}\": {why}", value::short(pattern))),
+        },
+    };
+    value.items().map(check).collect()
+}
+
+fn networks(value: &Value) -> Parsed<Vec<Prefix>> {
+    value.items().map(value::network).collect()
+}
+
+fn features(value: &Value) -> Parsed<Vec<String>> {
+    let known = || ROUTER_KEYS.iter().map(|key| key.name);
+    let check = |feature: &str| match router_key(feature) {
+        Some(_) => Ok(feature.to_owned()),
+        None => Err(match nearest(feature, known()) {
+            Some(near) => format!("\"{}\": did you mean \"{near}\"?", value::short(feature)),
+            None => format!("\"{}\" is no key of a router", value::short(feature)),
+        }),
+    };
+    value.items().map(check).collect()
 }

@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Problem, Severity};
+use super::problem::{Problem, Report, Severity};
 
 /// Keys of one source: more than ten thousand gateways need.
-const ENTRIES_MAX: usize = 500_000;
+const ENTRIES_MAX: usize = 200_000;
 /// Bytes of a key, and of a value.
 const KEY_MAX: usize = 1024;
 const VALUE_MAX: usize = 64 * 1024;
+/// Segments of a path. The longest known ones have five; the TOML parser bounds its own depth.
+const SEGMENTS_MAX: usize = 16;
 /// Bytes of a TOML text.
 const TOML_MAX: usize = 64 * 1024 * 1024;
 
@@ -41,6 +43,16 @@ impl Value {
         };
         let items = text.into_iter().flatten().chain(list.into_iter().flatten());
         items.map(str::trim).filter(|item| !item.is_empty())
+    }
+
+    /// Whether both mean the same: a list and the text with commas that stands for it do.
+    fn means(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(_), Self::List(_)) | (Self::List(_), Self::Text(_)) => {
+                self.items().eq(other.items())
+            }
+            (Self::None | Self::Text(_), _) | (Self::List(_), _) => self == other,
+        }
     }
 }
 
@@ -144,43 +156,41 @@ impl Tree {
         keys: impl IntoIterator<Item = (&'a [u8], &'a [u8], i64)>,
     ) -> (Self, Vec<Problem>) {
         let mut tree = Self::default();
-        let mut problems = Vec::new();
+        let mut problems = Report::default();
         let mut plural = Vec::new();
         for (key, value, mod_revision) in keys {
-            let shown: Arc<str> = String::from_utf8_lossy(key).into();
-            let origin = Origin::Etcd { key: shown, mod_revision };
-            let refuse = |why: &str| Problem::at(Severity::Warning, "", &origin, why.to_owned());
-            if tree.entries.len() >= ENTRIES_MAX {
-                problems.push(refuse("too many keys: this one and all after it are not read"));
+            if tree.entries.len() + plural.len() >= ENTRIES_MAX {
+                let why =
+                    format!("more than {ENTRIES_MAX} keys: this one and later ones are not read");
+                problems.push(Problem::at(Severity::Error, "", &etcd(key, mod_revision), why));
                 break;
             }
-            if key.len() > KEY_MAX || value.len() > VALUE_MAX {
-                problems.push(refuse("longer than any key or value of havip's: not read"));
-                continue;
-            }
-            let (Ok(key), Ok(value)) = (std::str::from_utf8(key), std::str::from_utf8(value))
-            else {
-                problems.push(refuse("not UTF-8: not read"));
-                continue;
-            };
-            let Some(path) = key.strip_prefix(prefix) else { continue };
-            if path.is_empty() || path.split('/').any(str::is_empty) {
-                problems.push(refuse("an empty segment in the key: not read"));
-                continue;
-            }
-            let value = text(value.trim());
-            let (path, was_plural) = canonical(path);
-            let entry = Entry { value, origin };
-            if was_plural {
-                plural.push((path, entry));
-            } else {
-                tree.entries.insert(path, entry);
+            match flat(prefix, key, value) {
+                Ok(None) => {}
+                Ok(Some((path, value))) => {
+                    let entry = Entry { value, origin: etcd(key, mod_revision) };
+                    let (path, was_plural) = canonical(path);
+                    if was_plural {
+                        plural.push((path, entry));
+                    } else {
+                        tree.entries.insert(path, entry);
+                    }
+                }
+                Err(why) => {
+                    let why = format!("{why}: not read; delete it, or write it anew");
+                    problems.push(Problem::at(
+                        Severity::Warning,
+                        "",
+                        &etcd(key, mod_revision),
+                        why,
+                    ));
+                }
             }
         }
         for (path, entry) in plural {
             tree.insert_plural(path, entry, &mut problems);
         }
-        (tree, problems)
+        (tree, problems.into_vec())
     }
 
     /// From TOML: the same tree as tables. Numbers, booleans and lists are native there.
@@ -202,7 +212,7 @@ impl Tree {
         let mut found = Vec::new();
         collect(root.get_ref(), "", file, &lines, &mut found)?;
         let mut tree = Self::default();
-        let mut problems = Vec::new();
+        let mut problems = Report::default();
         let mut plural = Vec::new();
         for (path, entry) in found {
             let (path, was_plural) = canonical(&path);
@@ -215,10 +225,10 @@ impl Tree {
         for (path, entry) in plural {
             tree.insert_plural(path, entry, &mut problems);
         }
-        Ok((tree, problems))
+        Ok((tree, problems.into_vec()))
     }
 
-    fn insert_plural(&mut self, path: String, entry: Entry, problems: &mut Vec<Problem>) {
+    fn insert_plural(&mut self, path: String, entry: Entry, problems: &mut Report) {
         match self.entries.get(&path) {
             None => _ = self.entries.insert(path, entry),
             Some(singular) if singular.value == entry.value => {}
@@ -240,7 +250,7 @@ impl Tree {
         let mut shadows = Vec::new();
         for (path, entry) in &upper.entries {
             if let Some(hidden) = entries.insert(path.clone(), entry.clone())
-                && hidden.value != entry.value
+                && !hidden.value.means(&entry.value)
             {
                 shadows.push(Shadow {
                     path: path.clone(),
@@ -312,6 +322,42 @@ pub struct Shadow {
     pub hidden: Origin,
 }
 
+/// Path and value of a flat key; `None` if the key is outside `prefix`.
+fn flat<'a>(
+    prefix: &str,
+    key: &'a [u8],
+    value: &'a [u8],
+) -> Result<Option<(&'a str, Value)>, &'static str> {
+    if key.len() > KEY_MAX || value.len() > VALUE_MAX {
+        return Err("longer than any key or value of havip's");
+    }
+    let (Ok(key), Ok(value)) = (std::str::from_utf8(key), std::str::from_utf8(value)) else {
+        return Err("not UTF-8");
+    };
+    let Some(path) = key.strip_prefix(prefix) else { return Ok(None) };
+    if path.split('/').any(str::is_empty) {
+        return Err("an empty segment in the key");
+    }
+    if path.chars().any(char::is_control) {
+        return Err("a control character in the key");
+    }
+    if path.split('/').count() > SEGMENTS_MAX {
+        return Err("more segments than any key of havip's");
+    }
+    Ok(Some((path, text(value.trim()))))
+}
+
+/// A key of etcd's as it may be shown: of bounded length, without control characters.
+fn etcd(key: &[u8], mod_revision: i64) -> Origin {
+    let text = String::from_utf8_lossy(key.get(..KEY_MAX).unwrap_or(key));
+    let key = if text.chars().any(char::is_control) {
+        text.chars().filter(|c| !c.is_control()).collect::<String>().into()
+    } else {
+        text.into()
+    };
+    Origin::Etcd { key, mod_revision }
+}
+
 fn text(value: &str) -> Value {
     if value == "none" { Value::None } else { Value::Text(value.to_owned()) }
 }
@@ -343,21 +389,35 @@ fn collect(
         let wrong = |why: String| {
             Problem::at(Severity::Error, &format!("{prefix}{name}"), &file.at(line), why)
         };
-        if name.is_empty() || name.contains('/') {
-            return Err(wrong("a key is not empty and has no slash; write tables instead".into()));
+        if name.contains('/') || name.chars().any(char::is_control) {
+            return Err(wrong("a key has no slash and no control character; write tables".into()));
         }
-        let path = format!("{prefix}{name}");
+        // `""` names the table's own value: flat keys may have both `a` and `a/b`.
+        let path = match &**name {
+            "" => prefix.strip_suffix('/').unwrap_or_default().to_owned(),
+            name => format!("{prefix}{name}"),
+        };
+        if path.is_empty() {
+            return Err(wrong("a key is not empty".into()));
+        }
+        if path.len() > KEY_MAX || path.split('/').count() > SEGMENTS_MAX {
+            return Err(wrong("deeper or longer than any key of havip's".into()));
+        }
         let value = match value.get_ref() {
+            DeValue::Table(_) if name.is_empty() => return Err(wrong("a key is not empty".into())),
             DeValue::Table(inner) => {
                 collect(inner, &format!("{path}/"), file, lines, found)?;
                 continue;
             }
             DeValue::Array(items) => {
-                let items: Option<Vec<String>> =
-                    items.iter().map(|item| scalar(item.get_ref())).collect();
-                Value::List(
-                    items.ok_or_else(|| wrong("a list holds texts, numbers or booleans".into()))?,
-                )
+                let items: Option<Vec<String>> = items
+                    .iter()
+                    .map(|item| Some(scalar(item.get_ref())?.trim().to_owned()))
+                    .collect();
+                let items =
+                    items.ok_or_else(|| wrong("a list holds texts, numbers or booleans".into()))?;
+                // The original's API takes ["none"] for a list that is not set.
+                if items.iter().eq(["none"]) { Value::None } else { Value::List(items) }
             }
             other => match scalar(other) {
                 Some(value) => text(value.trim()),
@@ -368,7 +428,7 @@ fn collect(
             },
         };
         if found.len() >= ENTRIES_MAX {
-            return Err(wrong("too many keys".into()));
+            return Err(wrong(format!("more than {ENTRIES_MAX} keys")));
         }
         found.push((path, Entry { value, origin: file.at(line) }));
     }

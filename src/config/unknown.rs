@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::key::{BINDING_KEYS, BRANCHES, NODE_KEYS, ROUTER_KEYS};
-use super::problem::{Problem, Severity, nearest};
+use super::model::{NodeName, RouterName};
+use super::problem::{Problem, Report, Severity, nearest};
 use super::tree::{Entry, Origin, Tree};
 
 fn severity(origin: &Origin) -> Severity {
@@ -20,9 +21,13 @@ fn unknown<'a>(
     entry: &Entry,
     known: impl Iterator<Item = &'a str> + Clone,
 ) -> Problem {
-    let way_out = match nearest(name, known.clone()) {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+    let way_out = if name.is_empty() {
+        "a table, not a value, belongs here".to_owned()
+    } else {
+        match nearest(name, known.clone()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+        }
     };
     Problem::at(severity(&entry.origin), path, &entry.origin, format!("unknown key; {way_out}"))
 }
@@ -58,28 +63,55 @@ pub(super) fn of_node(path: &str, rest: &str, entry: &Entry) -> Option<Problem> 
     (!NODE_KEYS.contains(&rest)).then(|| unknown(path, rest, entry, known()))
 }
 
+/// What is unknown, as far as it concerns this node and these routers.
+pub(super) fn for_node(
+    tree: &Tree,
+    node: &NodeName,
+    routers: &BTreeSet<RouterName>,
+) -> Vec<Problem> {
+    let node = format!("node/{node}/");
+    let names: BTreeSet<&str> = routers.iter().map(RouterName::as_str).chain(["default"]).collect();
+    let mut problems = Report::default();
+    for (path, entry) in tree.below("virtual_router/") {
+        let rest = path.strip_prefix("virtual_router/").unwrap_or_default();
+        of_router(path, rest, entry, Some(&names)).into_iter().for_each(|p| problems.push(p));
+    }
+    for (path, entry) in tree.below(&node) {
+        let rest = path.strip_prefix(&node).unwrap_or_default();
+        of_node(path, rest, entry).into_iter().for_each(|p| problems.push(p));
+    }
+    problems.into_vec()
+}
+
 /// What is unknown in a whole tree, whoever it concerns. `settings` are the tables that only the
 /// local file has.
 pub(super) fn in_tree(tree: &Tree, settings: &[&str]) -> Vec<Problem> {
-    let mut problems = Vec::new();
+    let mut problems = Report::default();
     for (path, entry) in tree.below("") {
         let (branch, rest) = path.split_once('/').unwrap_or((path, ""));
         let problem = match branch {
             "virtual_router" => of_router(path, rest, entry, None),
-            "node" => rest.split_once('/').and_then(|(_, rest)| of_node(path, rest, entry)),
+            "node" => of_node(path, rest.split_once('/').map_or("", |(_, rest)| rest), entry),
             "binding" => {
                 let key = rest.split_once('/').map_or("", |(_, key)| key);
                 (!BINDING_KEYS.contains(&key))
                     .then(|| unknown(path, key, entry, BINDING_KEYS.iter().copied()))
             }
-            "status" | "vRouterGateway" => None,
-            branch if settings.contains(&branch) => None,
+            "status" | "vRouterGateway" if entry.origin.is_store() => None,
+            "status" | "vRouterGateway" => {
+                let message = "havip writes this branch and never reads it; delete it".to_owned();
+                Some(Problem::at(Severity::Warning, path, &entry.origin, message))
+            }
+            branch if settings.contains(&branch) && path.contains('/') => None,
+            branch if settings.contains(&branch) => {
+                Some(unknown(path, "", entry, settings.iter().copied()))
+            }
             branch => {
                 let known = BRANCHES.iter().chain(settings).copied();
                 Some(unknown(path, branch, entry, known))
             }
         };
-        problems.extend(problem);
+        problem.into_iter().for_each(|problem| problems.push(problem));
     }
-    problems
+    problems.into_vec()
 }

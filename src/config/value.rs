@@ -1,5 +1,6 @@
 //! Single values: text to type, with errors that say what would be right.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -143,6 +144,28 @@ pub(super) fn auth_pass(value: &Value) -> Parsed<Secret> {
     Ok(Secret::new(text.to_owned()))
 }
 
+/// The name of a check program: a file's name in one directory, and no way out of it.
+pub(super) fn program(value: &Value) -> Parsed<String> {
+    let text = single(value)?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if text.is_empty() || text.len() > 64 || text.starts_with('.') || !text.bytes().all(allowed) {
+        return Err(format!(
+            "\"{}\" is not the name of a check program: 1 to 64 letters, digits, \"-\", \"_\" and \
+             \".\", no path",
+            short(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A network for a policy: like a VIP's prefix, and down to /0.
+pub(super) fn network(text: &str) -> Parsed<Prefix> {
+    match text.strip_suffix("/0") {
+        Some(ip) => Ok(Prefix { len: 0, ..prefix(ip)? }),
+        None => prefix(text),
+    }
+}
+
 /// An address, or an address and the length of its prefix.
 pub(super) fn prefix(text: &str) -> Parsed<Prefix> {
     let (ip, len) = match text.split_once('/') {
@@ -165,20 +188,22 @@ pub(super) fn prefix(text: &str) -> Parsed<Prefix> {
 /// A list of VIPs in their order, without doubles; also gives the doubles.
 pub(super) fn vips(value: &Value) -> Parsed<(Vec<Prefix>, Vec<Prefix>)> {
     let mut vips: Vec<Prefix> = Vec::new();
+    let mut known = BTreeSet::new();
     let mut doubles = Vec::new();
     for item in value.items() {
         let vip = prefix(item)?;
-        usable(&vip.ip).map_err(|why| format!("{}: {why}", vip.ip))?;
-        if vips.iter().any(|known| known.ip == vip.ip) {
-            doubles.push(vip);
-        } else {
+        usable(&vip).map_err(|why| format!("{vip}: {why}"))?;
+        if known.insert(vip.ip) {
             vips.push(vip);
+        } else {
+            doubles.push(vip);
         }
     }
     Ok((vips, doubles))
 }
 
-fn usable(ip: &IpAddr) -> Result<(), &'static str> {
+fn usable(vip: &Prefix) -> Result<(), &'static str> {
+    let ip = vip.ip;
     if ip.is_unspecified() {
         return Err("the unspecified address cannot be a VIP");
     }
@@ -189,13 +214,24 @@ fn usable(ip: &IpAddr) -> Result<(), &'static str> {
         return Err("a multicast address cannot be a VIP");
     }
     match ip {
-        IpAddr::V4(ip) if *ip == Ipv4Addr::BROADCAST => {
-            Err("the broadcast address cannot be a VIP")
+        IpAddr::V4(ip) => {
+            // Host bits; of a /31 and a /32 every address is a host's (RFC 3021).
+            let hosts = u32::MAX.checked_shr(u32::from(vip.len)).unwrap_or(0);
+            let bits = ip.to_bits();
+            if ip == Ipv4Addr::BROADCAST || (vip.len < 31 && bits & hosts == hosts) {
+                Err("a broadcast address cannot be a VIP")
+            } else if vip.len < 31 && bits & hosts == 0 {
+                Err("the address of a network itself cannot be a VIP")
+            } else if bits >> 24 == 0 {
+                Err("an address of 0.0.0.0/8 cannot be a VIP")
+            } else {
+                Ok(())
+            }
         }
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
             Err("an IPv4-mapped address cannot be a VIP; write it as IPv4")
         }
-        IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
+        IpAddr::V6(_) => Ok(()),
     }
 }
 

@@ -1,8 +1,9 @@
 //! A tree as TOML text, and as flat keys.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::tree::{Tree, Value};
+use super::tree::{Entry, Tree, Value};
 
 /// Writes a tree as TOML, sorted, secrets and all: the text belongs into a file that only its
 /// owner can read. What [`Tree::from_toml`] reads from it is the same tree.
@@ -10,8 +11,7 @@ use super::tree::{Tree, Value};
 pub fn to_toml(tree: &Tree) -> String {
     let mut text = String::new();
     let mut open = None;
-    for (path, entry) in sorted(tree) {
-        let (table, key) = path.rsplit_once('/').unwrap_or(("", path));
+    for (table, key, entry) in sorted(tree) {
         if open != Some(table) {
             if !text.is_empty() {
                 text.push('\n');
@@ -35,25 +35,45 @@ pub fn to_toml(tree: &Tree) -> String {
     text
 }
 
-/// Writes a tree as flat keys and values, as etcd has them.
+/// Writes what nodes read from the store as flat keys and values, as etcd has them, in the
+/// README's spelling. Settings of the daemon, and what nodes write themselves, do not belong
+/// there and are left out.
 #[must_use]
 pub fn to_flat(tree: &Tree, prefix: &str) -> Vec<(String, String)> {
-    tree.below("")
+    ["binding/", "node/", "virtual_router/"]
+        .into_iter()
+        .flat_map(|branch| tree.below(branch))
         .map(|(path, entry)| {
             let value = match &entry.value {
-                Value::None => "none".to_owned(),
                 Value::Text(value) => value.clone(),
-                Value::List(items) => items.join(","),
+                // An empty text is no word that releases a router.
+                Value::List(items) if !items.is_empty() => items.join(","),
+                Value::None | Value::List(_) => "none".to_owned(),
             };
             (format!("{prefix}{path}"), value)
         })
         .collect()
 }
 
-/// Entries by table: keys of a table stand together, also when a deeper table sorts in between.
-fn sorted(tree: &Tree) -> Vec<(&str, &super::tree::Entry)> {
-    let mut entries: Vec<_> = tree.below("").collect();
-    entries.sort_by_key(|(path, _)| path.rsplit_once('/').unwrap_or(("", path)));
+/// Table, key and entry, so that keys of a table stand together also when a deeper table sorts
+/// in between. Where a path is both a value and a table, the value is the table's key `""`.
+fn sorted(tree: &Tree) -> Vec<(&str, &str, &Entry)> {
+    let all: Vec<_> = tree.below("").collect();
+    let tables: BTreeSet<&str> = all
+        .iter()
+        .flat_map(|(path, _)| path.match_indices('/').filter_map(|(at, _)| path.get(..at)))
+        .collect();
+    let mut entries: Vec<_> = all
+        .into_iter()
+        .map(|(path, entry)| {
+            if tables.contains(path) {
+                return (path, "", entry);
+            }
+            let (table, key) = path.rsplit_once('/').unwrap_or(("", path));
+            (table, key, entry)
+        })
+        .collect();
+    entries.sort_by_key(|(table, key, _)| (*table, *key));
     entries
 }
 

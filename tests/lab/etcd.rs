@@ -99,7 +99,8 @@ impl Etcd {
     /// Sends it a signal: STOP, CONT.
     pub(crate) fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("it runs");
-        let done = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+        let done =
+            Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
         assert!(done.expect("kill runs").success());
     }
 

@@ -1,0 +1,112 @@
+//! A whole tree judged at once, for every node in it, as `havip check` does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::build::{Input, routers};
+use super::effective::View;
+use super::key::router_key;
+use super::model::{NodeName, RouterName};
+use super::policy::{Facts, Policy};
+use super::problem::{Problem, Report, Severity};
+use super::settings::TABLES;
+use super::tree::{Entry, Tree};
+use super::{unknown, value};
+
+/// Everything that is wrong with a tree, whichever node it concerns; sorted by place.
+#[must_use]
+pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts) -> Vec<Problem> {
+    let mut problems: BTreeSet<Problem> = unknown::in_tree(tree, &TABLES).into_iter().collect();
+    let mut listed: BTreeSet<RouterName> = BTreeSet::new();
+    for name in tree.children("node/") {
+        match NodeName::new(&name) {
+            Ok(node) => {
+                let input = Input { tree, node: &node, previous: None, policy, facts };
+                let (outcome, names) = routers(&input);
+                problems.extend(outcome.problems);
+                listed.extend(names);
+            }
+            Err(why) => {
+                let path = format!("node/{}", value::short(&name));
+                let message = format!("{why}; rename it");
+                problems.insert(Problem::missing(Severity::Warning, &path, message));
+            }
+        }
+    }
+    problems.extend(unlisted(tree, &listed));
+    problems.extend(orphans(tree));
+    let mut problems: Vec<Problem> = problems.into_iter().collect();
+    problems.sort_by(|a, b| (&a.origin, &a.path).cmp(&(&b.origin, &b.path)));
+    problems
+}
+
+/// Routers that run nowhere.
+fn unlisted(tree: &Tree, listed: &BTreeSet<RouterName>) -> Vec<Problem> {
+    let mut problems = Report::default();
+    for name in tree.children("virtual_router/") {
+        let path = format!("virtual_router/{name}");
+        match RouterName::new(&name) {
+            _ if name == "default" => {}
+            Ok(name) if listed.contains(&name) => {}
+            Ok(name) => {
+                let message = "no node lists it in its vrids: it runs nowhere".to_owned();
+                problems.push(Problem::missing(Severity::Note, &path, message).of(&name));
+            }
+            Err(why) => {
+                let path = format!("virtual_router/{}", value::short(&name));
+                problems.push(Problem::missing(
+                    Severity::Warning,
+                    &path,
+                    format!("{why}; rename it"),
+                ));
+            }
+        }
+    }
+    problems.into_vec()
+}
+
+/// Bindings to a router that does not have the VIP. The original leaves them behind when a VIP
+/// is taken out of its router; no node acts on a binding.
+fn orphans(tree: &Tree) -> Vec<Problem> {
+    let mut problems = Report::default();
+    let mut vips: BTreeMap<&str, Option<BTreeSet<IpAddr>>> = BTreeMap::new();
+    let bindings = tree.below("binding/").filter_map(|(path, entry)| {
+        let vip = path.strip_prefix("binding/")?.strip_suffix("/vrid")?;
+        Some((path, vip, entry))
+    });
+    for (path, vip, entry) in bindings {
+        let mut tell = |severity, message| {
+            problems.push(Problem::at(severity, path, &entry.origin, message));
+        };
+        let Ok(ip) = vip.parse::<IpAddr>() else {
+            tell(
+                Severity::Warning,
+                format!("\"{}\" is not an IP address; delete it", value::short(vip)),
+            );
+            continue;
+        };
+        let Ok(router) = value::single(&entry.value) else { continue };
+        let has = vips.entry(router).or_insert_with(|| vips_of(tree, router));
+        if !has.as_ref().is_some_and(|vips| vips.contains(&ip)) {
+            let router = value::short(router);
+            tell(
+                Severity::Note,
+                format!(
+                    "orphaned: virtual_router/{router}/vips does not list {ip}, and vips decides; \
+                     delete this key, or add the VIP there"
+                ),
+            );
+        }
+    }
+    problems.into_vec()
+}
+
+/// The VIPs of a router wherever they stand; `None` if it has no readable list.
+fn vips_of(tree: &Tree, router: &str) -> Option<BTreeSet<IpAddr>> {
+    let keys = ["vips", "vips_excluded"].into_iter().filter_map(router_key);
+    let own = keys.map(|key| View::own_place(router, key.name));
+    let lists: Vec<&Entry> = own.filter_map(|path| tree.set(&path)).collect();
+    let all = lists.iter().filter_map(|entry| value::vips(&entry.value).ok());
+    let ips: BTreeSet<IpAddr> = all.flat_map(|(vips, _)| vips).map(|vip| vip.ip).collect();
+    (!lists.is_empty()).then_some(ips)
+}
