@@ -165,3 +165,61 @@ isolated! {
         assert!(a.has(VIP) && a.has("192.0.2.102"));
     }
 }
+
+isolated! {
+    fn export_and_import_are_each_others_way_back_and_a_wrong_file_writes_nothing() {
+        let Some((mut lan, etcd)) = set_up("export") else { return };
+        let a = lan.host();
+        let endpoint = format!("{}:2379", etcd.host.ip());
+        let havip = |arguments: &[&str]| {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
+            program.args(arguments).args(["--endpoints", &endpoint]);
+            let output = a.within(|| program.output().unwrap());
+            let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            (text, output.status.code())
+        };
+        let file = a.folder().join("wanted.toml");
+        let path = file.to_str().unwrap();
+        let wanted = "[virtual_router.100]\ninterface = \"eth0\"\nvips = [\"192.0.2.100\"]\n\
+                      version = 2\nauth_pass = \"h1dden!\"\n[node.gw2]\nvrids = [100]\n";
+        // The deployed code's spelling stays with a router that has it.
+        etcd.put("/havip/virtual_routers/100/interface", "eth1");
+        std::fs::write(&file, wanted).unwrap();
+        let (text, code) = havip(&["import", "--dry-run", path]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("/havip/virtual_routers/100/vips") && !text.contains("h1dden!"));
+        assert_eq!(etcd.get("/havip/node/gw2/vrids"), "");
+        let (text, code) = havip(&["import", path]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("put 5 key(s)"), "{text}");
+        assert_eq!(etcd.get("/havip/virtual_routers/100/vips"), VIP);
+        assert_eq!(etcd.get("/havip/node/gw2/vrids"), "100");
+        let (text, code) = havip(&["import", path]);
+        assert_eq!(code, Some(0));
+        assert!(text.contains("all of it already"), "{text}");
+        let (text, code) = havip(&["check", "--etcd"]);
+        assert_eq!(code, Some(0), "{text}");
+
+        let (text, code) = havip(&["export"]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("vips = \"192.0.2.100\"") && !text.contains("h1dden!"), "{text}");
+        let out = a.folder().join("out.toml");
+        let (text, code) = havip(&["export", out.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{text}");
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&out).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        etcd.ctl(&["del", "--prefix", "/havip/"]).unwrap();
+        let (text, code) = havip(&["import", out.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(etcd.get("/havip/virtual_router/100/auth_pass"), "h1dden!");
+
+        std::fs::write(&file, wanted.replace("= 2", "= 4")).unwrap();
+        let (text, code) = havip(&["import", path]);
+        assert_eq!(code, Some(3), "{text}");
+        assert_eq!(etcd.get("/havip/virtual_router/100/version"), "2");
+        etcd.put("/havip/virtual_router/100/priority", "1000");
+        let (text, code) = havip(&["check", "--etcd"]);
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.contains("/havip/virtual_router/100/priority (revision"), "{text}");
+    }
+}
