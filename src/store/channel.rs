@@ -68,7 +68,7 @@ const CONNECTED: &str = "connection";
 /// answers there shows at the first call, as http2 does not wait for its peer.
 pub(super) async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Connection, Error> {
     let dial = async {
-        let stream = tcp(endpoint).await?;
+        let stream = tcp(endpoint, timeout).await?;
         match endpoint.scheme {
             Scheme::Http => handshake(endpoint, FuturesIo::new(stream)).await,
             Scheme::Https => Err(Error::new(endpoint, CONNECTING, ErrorKind::TlsMissing, "")),
@@ -81,37 +81,43 @@ pub(super) async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Co
     .await
 }
 
-async fn tcp(endpoint: &Endpoint) -> Result<Async<TcpStream>, Error> {
+async fn tcp(endpoint: &Endpoint, timeout: Duration) -> Result<Async<TcpStream>, Error> {
     let unreachable =
         |error: io::Error| Error::caused(endpoint, CONNECTING, ErrorKind::Unreachable, error);
-    let addresses = match &endpoint.host {
+    let mut addresses = match &endpoint.host {
         Host::Ip(ip) => vec![SocketAddr::new(*ip, endpoint.port)],
         // The one thing here that needs the blocking pool's thread.
         Host::Name(name) => {
             smol::net::resolve((name.as_str(), endpoint.port)).await.map_err(unreachable)?
         }
     };
-    let mut last = None;
-    for address in addresses.into_iter().take(ADDRESSES_MAX) {
-        match Async::<TcpStream>::connect(address).await {
+    addresses.truncate(ADDRESSES_MAX);
+    // One that swallows everything must not cost the others their turn.
+    let share = timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+    let mut last = io::Error::other("the name has no address");
+    for address in addresses {
+        let late = async {
+            Timer::after(share).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        match or(Async::<TcpStream>::connect(address), late).await {
             Ok(stream) => {
                 // Small requests that somebody waits for.
                 stream.get_ref().set_nodelay(true).map_err(unreachable)?;
                 return Ok(stream);
             }
-            Err(error) => last = Some(error),
+            Err(error) => last = error,
         }
     }
-    Err(unreachable(last.unwrap_or_else(|| io::Error::other("the name has no address"))))
+    Err(unreachable(last))
 }
 
 async fn handshake<S>(endpoint: &Endpoint, stream: S) -> Result<Connection, Error>
 where
     S: Read + Write + Send + Unpin + 'static,
 {
-    let protocol = |error: hyper::Error| {
-        Error::caused(endpoint, CONNECTING, ErrorKind::Protocol, error)
-    };
+    let protocol =
+        |error: hyper::Error| Error::caused(endpoint, CONNECTING, ErrorKind::Protocol, error);
     let executor = Arc::new(Executor::new());
     let mut builder = http2::Builder::new(Spawn(Arc::downgrade(&executor)));
     builder
@@ -120,8 +126,7 @@ where
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(false)
         .max_header_list_size(HEADERS_MAX);
-    let (requests, connection) =
-        executor.run(builder.handshake(stream)).await.map_err(protocol)?;
+    let (requests, connection) = executor.run(builder.handshake(stream)).await.map_err(protocol)?;
     let channel = Http2 {
         requests,
         // Letters, digits and brackets that `Endpoint` has checked.
@@ -135,8 +140,7 @@ where
         Client::from_channel(Channel::Custom(BoxCloneSyncService::new(channel)), Some(options))
             .await
             .map_err(|error| Error::call(endpoint, CONNECTING, error))?;
-    let drive =
-        Drive { endpoint: endpoint.clone(), executor, connection: Box::pin(connection) };
+    let drive = Drive { endpoint: endpoint.clone(), executor, connection: Box::pin(connection) };
     Ok(Connection { client, drive })
 }
 

@@ -144,7 +144,11 @@ pub struct BadEndpoint {
 
 impl fmt::Display for BadEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "endpoint \"{}\": {}; write for example http://10.0.0.1:2379", self.text, self.why)
+        write!(
+            f,
+            "endpoint \"{}\": {}; write for example http://10.0.0.1:2379",
+            self.text, self.why
+        )
     }
 }
 

@@ -50,6 +50,21 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Whether it is about the connection or the whole session, not about one request's content.
+    pub(super) const fn ends_session(self) -> bool {
+        matches!(
+            self,
+            Self::AuthRequired
+                | Self::Closed
+                | Self::NoLeader
+                | Self::TimedOut
+                | Self::TlsMissing
+                | Self::TokenInvalid
+                | Self::Unreachable
+                | Self::WrongPassword
+        )
+    }
+
     /// What it is called, and what to do about it.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
@@ -126,7 +141,11 @@ impl Error {
     }
 
     /// From what a call of the client's gave.
-    pub(super) fn call(endpoint: &Endpoint, doing: &'static str, error: etcd_client::Error) -> Self {
+    pub(super) fn call(
+        endpoint: &Endpoint,
+        doing: &'static str,
+        error: etcd_client::Error,
+    ) -> Self {
         let kind = match &error {
             etcd_client::Error::GRpcStatus(status) => classify(status),
             etcd_client::Error::IoError(_) | etcd_client::Error::TransportError(_) => {

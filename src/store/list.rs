@@ -59,8 +59,8 @@ pub(super) async fn list(reader: &mut Reader<'_>, mut scope: Scope) -> Result<Li
     Ok(Listing { revision: at.revision, cluster_id: at.cluster_id, scope, config, outputs })
 }
 
-/// What was found, by key; bounded.
-#[derive(Debug, Default)]
+/// What was found, by key; bounded. Values may be secrets.
+#[derive(Default)]
 pub(super) struct Found {
     pub(super) entries: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
     bytes: usize,
@@ -95,13 +95,9 @@ impl Reader<'_> {
                 .iter()
                 .map(|range| TxnOp::get(range.key.clone(), Some(page(range, at.revision))))
                 .collect();
-            let answer = within(
-                self.endpoint,
-                LISTING,
-                self.timeout,
-                self.kv.txn(Txn::new().and_then(ops)),
-            )
-            .await?;
+            let answer =
+                within(self.endpoint, LISTING, self.timeout, self.kv.txn(Txn::new().and_then(ops)))
+                    .await?;
             let header = answer.header().ok_or_else(|| self.odd("an answer without a header"))?;
             at.cluster_id = header.cluster_id();
             if at.revision == 0 {

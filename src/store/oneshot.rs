@@ -91,26 +91,25 @@ pub async fn import(
     at_any(options, async |mut kv, endpoint| {
         let compares: Vec<Compare> = guards
             .iter()
-            .map(|guard| {
-                Compare::mod_revision(guard.key(), CompareOp::Equal, guard.mod_revision())
-            })
+            .map(|guard| Compare::mod_revision(guard.key(), CompareOp::Equal, guard.mod_revision()))
             .collect();
-        let puts: Vec<TxnOp> =
-            pairs.iter().map(|(key, value)| TxnOp::put(key.as_str(), value.as_str(), None)).collect();
+        let puts: Vec<TxnOp> = pairs
+            .iter()
+            .map(|(key, value)| TxnOp::put(key.as_str(), value.as_str(), None))
+            .collect();
         let keys_only = || Some(GetOptions::new().with_keys_only());
         let looks: Vec<TxnOp> =
             guards.iter().map(|guard| TxnOp::get(guard.key(), keys_only())).collect();
         let txn = Txn::new().when(compares).and_then(puts).or_else(looks);
-        let answer =
-            within(endpoint, IMPORTING, options.call_timeout, kv.txn(txn)).await.map_err(
-                |error| match error.kind() {
-                    ErrorKind::TooManyOperations => {
-                        let detail = format!("{} keys", pairs.len().max(guards.len()));
-                        Error::new(endpoint, IMPORTING, error.kind(), &detail)
-                    }
-                    _ => error,
-                },
-            )?;
+        let answer = within(endpoint, IMPORTING, options.call_timeout, kv.txn(txn)).await.map_err(
+            |error| match error.kind() {
+                ErrorKind::TooManyOperations => {
+                    let detail = format!("{} keys", pairs.len().max(guards.len()));
+                    Error::new(endpoint, IMPORTING, error.kind(), &detail)
+                }
+                _ => error,
+            },
+        )?;
         if !answer.succeeded() {
             let detail = refused(guards, &answer.op_responses());
             return Err(Error::new(endpoint, IMPORTING, ErrorKind::GuardFailed, &detail));

@@ -189,7 +189,11 @@ mod tests {
     fn inside(ranges: &[Range], key: &str) -> bool {
         let key = key.as_bytes();
         ranges.iter().any(|range| {
-            if range.end.is_empty() { range.key == key } else { *range.key <= *key && *key < *range.end }
+            if range.end.is_empty() {
+                range.key == key
+            } else {
+                *range.key <= *key && *key < *range.end
+            }
         })
     }
 
