@@ -30,9 +30,12 @@ struct Follower {
 
 impl Follower {
     fn of(endpoints: &[String]) -> Self {
+        Self::with(options(endpoints))
+    }
+
+    fn with(options: Options) -> Self {
         let (demands, wanted) = mailbox();
         let (sender, events) = mailbox();
-        let options = options(endpoints);
         let thread = std::thread::spawn(move || smol::block_on(run(options, wanted, sender)));
         Self { demands: Some(demands), events, thread: Some(thread) }
     }
@@ -206,15 +209,9 @@ fn an_etcd_that_dies_and_returns_is_noticed_and_read_again() {
     etcd.put("/havip/node/gw1/vrids", "100");
     let follower = Follower::of(&[etcd.endpoint()]);
     let before = follower.state();
-    let died_at = clock::now();
     etcd.kill();
-    loop {
-        if let StoreEvent::Lost { error, since } = follower.next() {
-            assert!(matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unreachable), "{error}");
-            assert!(since >= died_at.before(DEADLINE));
-            break;
-        }
-    }
+    let error = follower.lost();
+    assert!(matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unreachable), "{error}");
     assert!(etcd.run(), "etcd starts on its data");
     follower.connected();
     let after = follower.state();
@@ -245,6 +242,44 @@ fn a_history_compacted_during_an_outage_is_no_loss() {
         now.get("/havip/virtual_router/100/priority").is_some_and(|value| value == "9")
             && !now.contains_key("/havip/virtual_router/100/vips")
     });
+}
+
+#[test]
+fn a_history_compacted_between_reading_and_watching_is_read_again() {
+    let Some(etcd) = Etcd::start("a_history_compacted_between") else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    etcd.put("/havip/virtual_router/100/vips", "hold-here");
+    let proxy = Proxy::before(etcd.address());
+    proxy.hold_at("hold-here");
+    let mut options = options(&[format!("127.0.0.1:{}", proxy.port)]);
+    options.call_timeout = DEADLINE;
+    options.probe_interval = DEADLINE;
+    let follower = Follower::with(options);
+    // It has read everything, and its watches are under way.
+    proxy.wait_held();
+    for round in 0..5 {
+        etcd.put("/havip/virtual_router/100/priority", &round.to_string());
+    }
+    etcd.ctl(&["del", "/havip/virtual_router/100/vips"]);
+    let revision = etcd.number(&["get", "x", "-w", "json"], "revision");
+    etcd.ctl(&["compact", &revision.to_string()]);
+    proxy.let_go();
+    loop {
+        match follower.next() {
+            StoreEvent::State(state) => {
+                let now = values(&state);
+                if now.contains_key("/havip/virtual_router/100/priority") {
+                    assert!(!now.contains_key("/havip/virtual_router/100/vips"));
+                    break;
+                }
+            }
+            StoreEvent::Lost { error, .. } => panic!("the session ended: {error}"),
+            StoreEvent::Connected { .. } | StoreEvent::WriteRefused { .. } => {}
+        }
+    }
+    // And it watches again.
+    etcd.put("/havip/virtual_router/100/priority", "200");
+    follower.until(|now| now["/havip/virtual_router/100/priority"] == "200");
 }
 
 #[test]

@@ -15,10 +15,10 @@ const CEILING: Duration = Duration::from_secs(5);
 pub(super) fn wait(failures: u32, endpoints: usize, random: u64) -> Duration {
     let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX).max(1);
     let rounds = failures / endpoints;
-    let whole = if failures % endpoints != 0 {
-        NEXT
+    let whole = if failures.is_multiple_of(endpoints) {
+        FIRST.saturating_mul(1 << rounds.saturating_sub(1).min(16))
     } else {
-        FIRST.saturating_mul(1_u32.checked_shl(rounds.saturating_sub(1).min(16)).unwrap_or(1))
+        NEXT
     };
     let half = whole.min(CEILING) / 2;
     let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);

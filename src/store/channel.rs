@@ -68,7 +68,7 @@ const CONNECTED: &str = "connection";
 /// answers there shows at the first call, as http2 does not wait for its peer.
 pub(super) async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Connection, Error> {
     let dial = async {
-        let stream = tcp(endpoint).await?;
+        let stream = tcp(endpoint, timeout).await?;
         match endpoint.scheme {
             Scheme::Http => handshake(endpoint, FuturesIo::new(stream)).await,
             Scheme::Https => Err(Error::new(endpoint, CONNECTING, ErrorKind::TlsMissing, "")),
@@ -81,28 +81,35 @@ pub(super) async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Co
     .await
 }
 
-async fn tcp(endpoint: &Endpoint) -> Result<Async<TcpStream>, Error> {
+async fn tcp(endpoint: &Endpoint, timeout: Duration) -> Result<Async<TcpStream>, Error> {
     let unreachable =
         |error: io::Error| Error::caused(endpoint, CONNECTING, ErrorKind::Unreachable, error);
-    let addresses = match &endpoint.host {
+    let mut addresses = match &endpoint.host {
         Host::Ip(ip) => vec![SocketAddr::new(*ip, endpoint.port)],
         // The one thing here that needs the blocking pool's thread.
         Host::Name(name) => {
             smol::net::resolve((name.as_str(), endpoint.port)).await.map_err(unreachable)?
         }
     };
-    let mut last = None;
-    for address in addresses.into_iter().take(ADDRESSES_MAX) {
-        match Async::<TcpStream>::connect(address).await {
+    addresses.truncate(ADDRESSES_MAX);
+    // One that swallows everything must not cost the others their turn.
+    let share = timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+    let mut last = io::Error::other("the name has no address");
+    for address in addresses {
+        let late = async {
+            Timer::after(share).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        match or(Async::<TcpStream>::connect(address), late).await {
             Ok(stream) => {
                 // Small requests that somebody waits for.
                 stream.get_ref().set_nodelay(true).map_err(unreachable)?;
                 return Ok(stream);
             }
-            Err(error) => last = Some(error),
+            Err(error) => last = error,
         }
     }
-    Err(unreachable(last.unwrap_or_else(|| io::Error::other("the name has no address"))))
+    Err(unreachable(last))
 }
 
 async fn handshake<S>(endpoint: &Endpoint, stream: S) -> Result<Connection, Error>

@@ -181,6 +181,8 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(text: &str) -> String {
@@ -250,5 +252,16 @@ mod tests {
         assert!(Endpoint::parse_list([" , ", ""]).is_err());
         let many: Vec<String> = (1..=65).map(|port| format!("h:{port}")).collect();
         assert!(Endpoint::parse_list(many.iter().map(String::as_str)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_and_what_is_read_is_written_the_same(
+            text in "(https?://)?[a-z0-9.:\\[\\]@/\u{e9}-]{0,20}"
+        ) {
+            if let Ok(endpoint) = Endpoint::parse(&text) {
+                prop_assert_eq!(Endpoint::parse(&endpoint.to_string()), Ok(endpoint));
+            }
+        }
     }
 }

@@ -50,6 +50,21 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Whether it is about the connection or the whole session, not about one request's content.
+    pub(super) const fn ends_session(self) -> bool {
+        matches!(
+            self,
+            Self::AuthRequired
+                | Self::Closed
+                | Self::NoLeader
+                | Self::TimedOut
+                | Self::TlsMissing
+                | Self::TokenInvalid
+                | Self::Unreachable
+                | Self::WrongPassword
+        )
+    }
+
     /// What it is called, and what to do about it.
     const fn words(self) -> (&'static str, &'static str) {
         match self {

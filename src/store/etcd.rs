@@ -28,6 +28,8 @@ use crate::node::Instant;
 
 /// Least time between two readings of everything, so that a storm of changes costs little.
 const LIST_INTERVAL: Duration = Duration::from_millis(50);
+/// A session that lived that long was a good one; the next failure is the first again.
+const STEADY: Duration = Duration::from_secs(10);
 /// Readings in a row that a compaction may spoil.
 const COMPACTED_MAX: u32 = 5;
 
@@ -38,7 +40,7 @@ const PROBING: &str = "asking whether it is alive";
 /// What to connect to, and for whom.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Members of one cluster, at least one; each is tried in turn.
+    /// Members of one cluster, at least one; each is tried in turn, from one chosen at random.
     pub endpoints: Vec<Endpoint>,
     /// Prefix of all keys; ends in a slash.
     pub prefix: String,
@@ -152,7 +154,7 @@ pub async fn run(options: Options, demands: Receiver<Demand>, events: Sender<Sto
 enum End {
     /// Nobody wants it any more.
     Quit,
-    /// A failure, and whether a state was read before it.
+    /// It broke.
     Failed(Error),
 }
 
@@ -183,13 +185,14 @@ impl Follower<'_> {
         let mut failures: u32 = 0;
         for turn in start.. {
             let Some(endpoint) = endpoints.get(turn % endpoints.len().max(1)) else { return };
-            let before = self.heard_at;
+            let started_at = clock::now();
             let error = match self.session(endpoint).await {
                 End::Quit => return,
                 End::Failed(error) => error,
             };
-            // One that said something is no failure of the round.
-            failures = if self.heard_at > before { 1 } else { failures.saturating_add(1) };
+            // One that answers and then refuses each time is waited for as one that is mute.
+            let steady = self.heard_at.since(started_at) >= STEADY;
+            failures = if steady { 1 } else { failures.saturating_add(1) };
             self.events.send(StoreEvent::Lost { error, since: self.heard_at });
             let wait = backoff::wait(failures, endpoints.len(), backoff::random(&mut state));
             if !self.pause(wait).await {
@@ -419,16 +422,12 @@ impl Session<'_, '_> {
                 let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
                 self.follower.writes.done(now, key, value, revision);
             }
+            Err(error) if error.kind().ends_session() => return Err(error),
             Err(error) => {
+                // Its opinion of this key; reading goes on.
                 self.follower.writes.refused(now, key);
-                match error.kind() {
-                    // Its opinion of this key; reading goes on.
-                    ErrorKind::NoSpace | ErrorKind::PermissionDenied | ErrorKind::TooLarge => {
-                        let key = key.to_owned();
-                        self.follower.events.send(StoreEvent::WriteRefused { key, error });
-                    }
-                    _ => return Err(error),
-                }
+                let key = key.to_owned();
+                self.follower.events.send(StoreEvent::WriteRefused { key, error });
             }
         }
         self.heard();

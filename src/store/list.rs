@@ -59,8 +59,8 @@ pub(super) async fn list(reader: &mut Reader<'_>, mut scope: Scope) -> Result<Li
     Ok(Listing { revision: at.revision, cluster_id: at.cluster_id, scope, config, outputs })
 }
 
-/// What was found, by key; bounded.
-#[derive(Debug, Default)]
+/// What was found, by key; bounded. Values may be secrets.
+#[derive(Default)]
 pub(super) struct Found {
     pub(super) entries: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
     bytes: usize,

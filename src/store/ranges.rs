@@ -177,6 +177,8 @@ impl Scope {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn scope(vrids: &str) -> Scope {
@@ -276,5 +278,26 @@ mod tests {
         assert_eq!(after(b"/havip/"), b"/havip0");
         assert_eq!(after(&[b'a', 0xff]), b"b");
         assert_eq!(after(&[0xff]), [0]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_concerns_the_node_is_read_and_nothing_else(
+            vrids in prop::collection::vec("[a-c1-3]{1,2}", 0..6),
+            branch in "node|virtual_routers?|vRouterGateway|binding|status",
+            name in "[a-c1-3]{1,3}|gw1|default",
+            rest in "|/|/vips|/[a-c]{1,3}|/x/y",
+        ) {
+            let scope = scope(&vrids.join(","));
+            let key = format!("/havip/{branch}/{name}{rest}");
+            prop_assert_eq!(scope.kind(key.as_bytes()).is_some(), inside(&scope.all(), &key));
+        }
+
+        #[test]
+        fn no_key_and_no_list_makes_it_panic(key: Vec<u8>, list: Vec<u8>) {
+            let mut scope = scope("100");
+            scope.add_listed(&list);
+            let _ = scope.kind(&key);
+        }
     }
 }

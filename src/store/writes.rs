@@ -144,7 +144,7 @@ mod tests {
             assert!(!is_due(&writes, ms + 800));
             assert_eq!(writes.next_deadline(), Some(at(ms + 900)));
             assert!(is_due(&writes, ms + 900));
-            writes.done(at(ms + 900 - 800), KEY, "a", revision + 1);
+            writes.done(at(ms + 900), KEY, "a", revision + 1);
         }
     }
 
