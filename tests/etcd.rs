@@ -66,7 +66,11 @@ impl Etcd {
 
     /// Starts a daemon that has nothing but this etcd.
     fn gateway(&self, host: &Host) -> Daemon {
-        host.daemon(&format!("[etcd]\nendpoints = [\"{}:2379\"]\n", self.host.ip()))
+        host.daemon(&format!(
+            "[etcd]\nendpoints = [\"{}:2379\"]\n[snapshot]\npath = \"{}\"\ninterval = 0\n",
+            self.host.ip(),
+            host.folder().join("state").display()
+        ))
     }
 }
 
@@ -221,5 +225,38 @@ isolated! {
         let (text, code) = havip(&["check", "--etcd"]);
         assert_eq!(code, Some(3), "{text}");
         assert!(text.contains("/havip/virtual_router/100/priority (revision"), "{text}");
+    }
+}
+
+isolated! {
+    fn a_restart_without_etcd_runs_from_the_snapshot_and_moves_to_etcd_without_a_flap() {
+        let Some((mut lan, mut etcd)) = set_up("snapshot") else { return };
+        let a = lan.host();
+        let mut daemon = etcd.gateway(&a);
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
+        etcd.put("/havip/virtual_router/100/vips", VIP);
+        etcd.put("/havip/virtual_router/101/vips", "192.0.2.101");
+        etcd.put("/havip/node/gw2/vrids", "100,101");
+        wait("both are there", || a.has(VIP) && a.has("192.0.2.101"));
+        let snapshot = a.folder().join("state/snapshot.toml");
+        wait("the snapshot has both", || {
+            std::fs::read_to_string(&snapshot).is_ok_and(|text| text.contains("100,101"))
+        });
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&snapshot).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        etcd.kill();
+        assert!(daemon.stop().success());
+        assert!(!a.has(VIP));
+        daemon = etcd.gateway(&a);
+        wait("both are back without etcd", || a.has(VIP) && a.has("192.0.2.101"));
+        assert_eq!(daemon.status()["config"]["store"]["source"], "snapshot");
+        etcd.restart();
+        wait("etcd is used again", || daemon.status()["config"]["store"]["source"] == "etcd");
+        etcd.put("/havip/virtual_router/101/vips", "192.0.2.102");
+        wait("the change comes", || a.has("192.0.2.102") && !a.has("192.0.2.101"));
+        for router in daemon.status()["vrrp"]["routers"].as_array().unwrap() {
+            assert_eq!(router["counters"]["master_transitions"], 1, "{router}");
+        }
     }
 }

@@ -19,7 +19,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("havip", "realtime", "true or false: real-time priority for adverts (default true)"),
     ("havip", "log_level", "error, warn, info or debug (default info)"),
     ("etcd", "endpoints", "list of endpoints, with or without http://"),
-    ("etcd", "timeout", "seconds to wait for etcd at the start, before the snapshot (default 3)"),
+    ("etcd", "timeout", "seconds to wait for etcd at the start, before the snapshot (default 0.8)"),
     ("etcd", "username", "user of etcd's own authentication, with password_file"),
     ("etcd", "password_file", "file that holds the password and nothing else"),
     ("etcd", "ca", "file with the authorities that etcd's certificate is checked against"),
@@ -142,7 +142,7 @@ pub fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
         etcd_endpoints: reader.read("etcd/endpoints", endpoints),
         etcd_timeout: reader
             .read("etcd/timeout", |v| value::seconds(v, 600))
-            .unwrap_or(Duration::from_secs(3)),
+            .unwrap_or(Duration::from_millis(800)),
         etcd_login: reader.login(),
         etcd_tls: reader.tls(),
         snapshot_path: reader

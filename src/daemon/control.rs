@@ -20,6 +20,8 @@ use super::engine::{Report, Request};
 #[cfg(feature = "etcd")]
 use super::follow::Follow;
 use super::identity::Identity;
+#[cfg(feature = "etcd")]
+use super::keep::Keep;
 use super::socket::{self, Ask};
 use super::sources::{LoadError, Local, Sources};
 use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status, StoreStatus};
@@ -66,6 +68,8 @@ pub(super) struct Control {
     active: BTreeSet<RouterName>,
     #[cfg(feature = "etcd")]
     follow: Option<Follow>,
+    #[cfg(feature = "etcd")]
+    keep: Option<Keep>,
     /// Until when the start waits for the store; `None`: it has started.
     waits_until: Option<Instant>,
     /// When the box is looked at again.
@@ -109,6 +113,8 @@ impl Control {
             active: BTreeSet::new(),
             #[cfg(feature = "etcd")]
             follow: None,
+            #[cfg(feature = "etcd")]
+            keep: None,
             waits_until: None,
             look_at: now + LOOK,
         }
@@ -180,6 +186,7 @@ impl Control {
             None if self.follows() => self.look_at,
             None => std::future::pending().await,
         };
+        let at = self.write_at().map_or(at, |write_at| write_at.min(at));
         Timer::after(at.since(clock::now())).await;
         Ok(Wake::Look)
     }
@@ -195,9 +202,10 @@ impl Control {
     /// Looks at the box again, for what the store is told of it.
     async fn look(&mut self) {
         if self.waits_until.is_some_and(|until| clock::now() >= until) {
-            log::warn!("etcd did not answer in time: starting without it");
+            self.start_without_store();
             self.start();
         }
+        self.write_snapshot().await;
         if clock::now() < self.look_at {
             return;
         }
@@ -395,6 +403,13 @@ impl Control {
     ) -> Option<Task<()>> {
         let (follow, work) = Follow::new(store?);
         self.follow = Some(follow);
+        let settings = &self.sources.local.settings;
+        self.keep = Some(Keep::new(
+            settings.snapshot_path.clone(),
+            settings.snapshot_interval,
+            self.sources.node.clone(),
+            settings.prefix.clone(),
+        ));
         self.sources.beside_store = true;
         self.waits_until = Some(clock::now() + self.sources.local.settings.etcd_timeout);
         self.demand();
@@ -403,6 +418,37 @@ impl Control {
 
     const fn follows(&self) -> bool {
         self.follow.is_some()
+    }
+
+    fn write_at(&self) -> Option<Instant> {
+        self.keep.as_ref().and_then(Keep::due_at)
+    }
+
+    async fn write_snapshot(&mut self) {
+        if let Some(keep) = &mut self.keep {
+            keep.write().await;
+        }
+    }
+
+    /// The store did not answer in time: the snapshot stands in for it.
+    fn start_without_store(&mut self) {
+        match self.keep.as_mut().and_then(Keep::load) {
+            Some(snapshot) => {
+                log::warn!(
+                    "etcd did not answer in time: starting from {}, revision {}",
+                    snapshot.path.display(),
+                    snapshot.header.revision
+                );
+                if let Some(follow) = &mut self.follow {
+                    follow.uses_snapshot(snapshot.header.revision);
+                }
+                self.sources.store = Some(snapshot.tree);
+                self.sources.store_problems = snapshot.problems;
+            }
+            None => log::warn!(
+                "etcd did not answer in time, and there is no snapshot: starting without either"
+            ),
+        }
     }
 
     async fn store_speaks(&self) -> io::Result<Wake> {
@@ -419,6 +465,9 @@ impl Control {
         let Some(state) = self.follow.as_mut().and_then(|follow| follow.take(event)) else {
             return;
         };
+        if let Some(keep) = &mut self.keep {
+            keep.note(&state);
+        }
         let keys = state
             .entries
             .iter()
@@ -450,7 +499,11 @@ impl Control {
     }
 
     fn store_status(&self) -> Option<StoreStatus> {
-        self.follow.as_ref().map(Follow::status)
+        let mut status = self.follow.as_ref().map(Follow::status)?;
+        if let Some(error) = self.keep.as_ref().and_then(|keep| keep.error.clone()) {
+            status.error.get_or_insert(error);
+        }
+        Some(status)
     }
 }
 
@@ -468,6 +521,14 @@ impl Control {
     const fn follows(&self) -> bool {
         false
     }
+
+    const fn write_at(&self) -> Option<Instant> {
+        None
+    }
+
+    async fn write_snapshot(&mut self) {}
+
+    fn start_without_store(&mut self) {}
 
     async fn store_speaks(&self) -> io::Result<Wake> {
         std::future::pending().await

@@ -134,6 +134,13 @@ impl Follow {
         }
     }
 
+    /// Takes note that a snapshot is used.
+    pub(super) fn uses_snapshot(&mut self, revision: i64) {
+        self.source = "snapshot";
+        self.revision = revision;
+        self.changed_at = clock::now();
+    }
+
     pub(super) fn status(&self) -> StoreStatus {
         let since = clock::now().since(self.changed_at).as_millis();
         StoreStatus {

@@ -10,6 +10,8 @@ mod engine;
 #[cfg(feature = "etcd")]
 pub mod follow;
 mod identity;
+#[cfg(feature = "etcd")]
+mod keep;
 mod kernel;
 pub mod log;
 pub mod socket;
