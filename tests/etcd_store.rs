@@ -204,6 +204,51 @@ fn a_transaction_over_several_routers_is_never_seen_in_part() {
 }
 
 #[test]
+fn a_change_between_two_steps_of_reading_is_not_seen_in_part() {
+    let Some(etcd) = Etcd::start("a_change_between_two_steps_of_reading") else { return };
+    let direct = options(&[etcd.endpoint()]);
+    let write = |round: &str| {
+        let pairs = pairs(&[
+            ("/havip/node/gw1/vrids", "100"),
+            ("/havip/node/gw1/node_ip", "hold-here"),
+            ("/havip/virtual_router/default/priority", round),
+            ("/havip/virtual_router/100/priority", round),
+        ]);
+        smol::block_on(import(&direct, &pairs, &[])).expect("it is written")
+    };
+    write("0");
+    let proxy = Proxy::before(etcd.address());
+    for (round, before, compact) in [("1", "0", false), ("2", "2", true)] {
+        proxy.hold_at("hold-here");
+        let mut options = options(&[format!("127.0.0.1:{}", proxy.port)]);
+        options.call_timeout = DEADLINE;
+        let follower = Follower::with(options);
+        // It knows its own keys and the defaults, and asks for its routers'.
+        proxy.wait_held();
+        let revision = write(round);
+        if compact {
+            etcd.ctl(&["compact", &revision.to_string()]);
+        }
+        proxy.let_go();
+        let both = |now: &BTreeMap<String, String>, value: &str| {
+            let mut values = now.iter().filter(|(key, _)| key.ends_with("/priority"));
+            values.all(|(_, found)| found == value)
+        };
+        let first = loop {
+            match follower.next() {
+                StoreEvent::State(state) => break values(&state),
+                StoreEvent::Connected { .. } => {}
+                event => panic!("{event:?}"),
+            }
+        };
+        assert!(both(&first, before), "{first:?}");
+        if before != round {
+            follower.until(|now| both(now, round));
+        }
+    }
+}
+
+#[test]
 fn an_etcd_that_dies_and_returns_is_noticed_and_read_again() {
     let Some(mut etcd) = Etcd::start("an_etcd_that_dies_and_returns") else { return };
     etcd.put("/havip/node/gw1/vrids", "100");
@@ -347,14 +392,29 @@ fn dead_and_mute_endpoints_do_not_keep_a_node_from_the_good_one() {
 #[test]
 fn a_frozen_etcd_is_noticed_and_found_again() {
     let Some(etcd) = Etcd::start("a_frozen_etcd_is_noticed") else { return };
+    frozen(&etcd, options(&[etcd.endpoint()]), &[ErrorKind::TimedOut]);
+}
+
+#[test]
+fn a_frozen_etcd_is_noticed_by_pings_where_nothing_else_asks() {
+    let Some(etcd) = Etcd::start("a_frozen_etcd_is_noticed_by_pings") else { return };
+    let mut options = options(&[etcd.endpoint()]);
+    options.probe_interval = DEADLINE * 2;
+    frozen(&etcd, options, &[ErrorKind::Closed]);
+}
+
+fn frozen(etcd: &Etcd, options: Options, kinds: &[ErrorKind]) {
     etcd.put("/havip/node/gw1/vrids", "100");
-    let follower = Follower::of(&[etcd.endpoint()]);
+    let follower = Follower::with(options);
     follower.state();
+    // A change that it hears of shows that its watches are open.
+    etcd.put("/havip/node/gw1/node_ip", "192.0.2.1");
+    follower.until(|now| now.contains_key("/havip/node/gw1/node_ip"));
     etcd.signal("STOP");
     let started = clock::now();
     let error = follower.lost();
     eprintln!("noticed after {:?}: {error}", clock::now().since(started));
-    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    assert!(kinds.contains(&error.kind()), "{error}");
     etcd.signal("CONT");
     follower.connected();
     etcd.put("/havip/node/gw1/vrids", "101");

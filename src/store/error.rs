@@ -250,15 +250,16 @@ pub(super) fn canceled(reason: &str) -> ErrorKind {
 }
 
 fn words(status: &Status) -> String {
-    match StdError::source(status) {
-        Some(below) => format!("{}: {}", status.message(), chain(below)),
-        None => status.message().to_owned(),
-    }
+    // Its own text says the code too.
+    with_causes(status.message().to_owned(), status)
 }
 
-/// An error with all that is below it, each said once.
 fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
+    with_causes(error.to_string(), error)
+}
+
+/// A text with all that is below the error, each said once.
+fn with_causes(mut text: String, error: &(dyn StdError + 'static)) -> String {
     let mut below = error.source();
     for _ in 0..8 {
         let Some(error) = below else { break };
