@@ -32,3 +32,6 @@ pub use problem::{Problem, Severity, nearest};
 pub use settings::{EtcdLogin, EtcdTls, LogLevel, NodeNaming, SETTINGS, Settings, settings};
 pub use tree::{Entry, Origin, Shadow, TomlFile, Tree, Value};
 pub use writer::{to_flat, to_toml};
+
+#[cfg(test)]
+mod tests;
