@@ -103,6 +103,31 @@ fn the_shipped_file_changes_no_default() {
 }
 
 #[test]
+fn what_the_shipped_file_has_in_comments_is_right_too() {
+    let text = fs::read_to_string(conf().join("havip.toml")).unwrap();
+    let is_toml = |line: &str| {
+        let key = line.split_once(" = ").map_or("", |(key, _)| key);
+        line.starts_with('[')
+            || (!key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    };
+    let uncommented: String = text
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| is_toml(rest)).unwrap_or(line))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let (tree, _) = Tree::from_toml(&uncommented, &TomlFile::Local("havip.toml".into())).unwrap();
+    let (with_all, problems) = settings(&tree);
+    assert!(problems.is_empty(), "{}", told(&problems));
+    assert_eq!(with_all.etcd_endpoints.as_ref().map(Vec::len), Some(3));
+    assert_eq!(vips(router(&right(&tree, "gw1"), "100")), ["10.0.0.3", "10.0.0.4"]);
+
+    // What is said to be a default is one.
+    let (_, defaults) = load(&conf().join("havip.toml"));
+    let node = defaults.node.clone();
+    assert_eq!(Settings { node, etcd_endpoints: None, ..with_all }, defaults);
+}
+
+#[test]
 fn two_gateways_share_one_file_and_the_work() {
     let (tree, settings) = example("two-gateways.toml");
     assert_eq!(settings.node, NodeNaming::Host);
