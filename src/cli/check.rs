@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+#[cfg(feature = "etcd")]
+use super::flags::Flag;
 use super::flags::{Command, Given};
 use super::{Exit, print};
-use crate::config::{Facts, Input, NodeName, NodeNaming, Problem, Severity, build};
+use crate::config::{Facts, Input, NodeNaming, Problem, Severity, Tree, build, check_all};
 use crate::daemon::sources::Local;
 
 pub(super) const COMMAND: Command = Command {
@@ -12,61 +14,68 @@ pub(super) const COMMAND: Command = Command {
     summary: "check a configuration without running it",
     about: "\
 Reads FILE (default /etc/havip/havip.toml) and prints every problem with its place and the way
-out, for every node that FILE names. Ends with 0 if there is none, 3 if something cannot run, 4
-if there are warnings only.",
+out, for every node that FILE names; with --etcd, of what etcd has. Ends with 0 if there is none, 3
+if something cannot run, 4 if there are warnings only.",
     argument: Some("FILE"),
-    flags: &[],
+    flags: &[
+        #[cfg(feature = "etcd")]
+        Flag { long: "etcd", short: None, value: None, help: "Check what etcd has." },
+        #[cfg(feature = "etcd")]
+        super::etcd::ENDPOINTS_FLAG,
+        #[cfg(feature = "etcd")]
+        super::CONFIG_FLAG,
+    ],
     run,
 };
 
 fn run(given: &Given) -> Exit {
+    #[cfg(feature = "etcd")]
+    if given.has("etcd") {
+        return run_etcd(given);
+    }
     let path = given.argument.as_deref().unwrap_or(super::CONFIG);
     let local = match Local::load(Path::new(path)) {
         Ok(local) => local,
         Err(error) => return super::run::report(&error),
     };
-    let problems = all_problems(&local);
-    for problem in &problems {
+    let problems = check_all(&local.tree, &local.settings.policy, &Facts::default());
+    verdict(path, &problems, nodes(&local.tree))
+}
+
+#[cfg(feature = "etcd")]
+fn run_etcd(given: &Given) -> Exit {
+    let store = match super::etcd::find(given) {
+        Ok(store) => store,
+        Err(exit) => return exit,
+    };
+    let (dump, tree, mut problems) = match super::etcd::dump(&store) {
+        Ok(found) => found,
+        Err(exit) => return exit,
+    };
+    problems.extend(check_all(&tree, &store.policy, &Facts::default()));
+    verdict(&format!("etcd, revision {}", dump.revision), &problems, nodes(&tree))
+}
+
+/// Prints every problem, and the worst one's exit code.
+fn verdict(what: &str, problems: &[Problem], nodes: usize) -> Exit {
+    for problem in problems {
         print(&format!("{problem}\n"));
     }
-    let worst = problems.iter().map(|problem| problem.severity).min();
-    match worst {
+    match problems.iter().map(|problem| problem.severity).min() {
         Some(Severity::Error) => Exit::Config,
         Some(Severity::Warning) => Exit::Warnings,
         Some(Severity::Note) | None => {
-            let nodes = nodes(&local).len();
-            print(&format!("{path}: right, for {nodes} node(s)\n"));
+            print(&format!("{what}: right, for {nodes} node(s)\n"));
             Exit::Done
         }
     }
-}
-
-/// Everything that is wrong with a local file, for every node in it.
-fn all_problems(local: &Local) -> Vec<Problem> {
-    let mut problems = local.problems.clone();
-    for node in nodes(local) {
-        let outcome = build(&Input {
-            tree: &local.tree,
-            node: &node,
-            previous: None,
-            policy: &local.settings.policy,
-            facts: &Facts::default(),
-        });
-        for problem in outcome.problems {
-            if !problems.contains(&problem) {
-                problems.push(problem);
-            }
-        }
-    }
-    problems.sort_by(|a, b| (&a.origin, &a.path).cmp(&(&b.origin, &b.path)));
-    problems
 }
 
 /// The errors of a local file in what concerns this node, if its name is in the file.
 pub(super) fn local_errors(local: &Local) -> Vec<Problem> {
     let NodeNaming::Name(node) = &local.settings.node else { return Vec::new() };
     // Beside etcd, what is missing here may stand there.
-    if local.settings.etcd_endpoints.is_some() {
+    if beside_store(local) {
         return Vec::new();
     }
     let outcome = build(&Input {
@@ -79,7 +88,17 @@ pub(super) fn local_errors(local: &Local) -> Vec<Problem> {
     outcome.problems.into_iter().filter(Problem::is_error).collect()
 }
 
-/// The nodes that a file names.
-fn nodes(local: &Local) -> Vec<NodeName> {
-    local.tree.children("node/").iter().filter_map(|name| NodeName::new(name).ok()).collect()
+#[cfg(feature = "etcd")]
+fn beside_store(local: &Local) -> bool {
+    crate::daemon::follow::endpoints(&local.settings).is_ok_and(|(found, _)| found.is_some())
+}
+
+#[cfg(not(feature = "etcd"))]
+const fn beside_store(_: &Local) -> bool {
+    false
+}
+
+/// Number of nodes that a tree names.
+fn nodes(tree: &Tree) -> usize {
+    tree.children("node/").len()
 }

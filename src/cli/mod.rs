@@ -2,7 +2,13 @@
 
 mod check;
 mod demo;
+#[cfg(feature = "etcd")]
+mod etcd;
+#[cfg(feature = "etcd")]
+mod export;
 mod flags;
+#[cfg(feature = "etcd")]
+mod import;
 mod run;
 mod show;
 mod status;
@@ -62,6 +68,10 @@ static COMMANDS: &[Command] = &[
     check::COMMAND,
     show::COMMAND,
     status::COMMAND,
+    #[cfg(feature = "etcd")]
+    export::COMMAND,
+    #[cfg(feature = "etcd")]
+    import::COMMAND,
     demo::COMMAND,
     version::COMMAND,
 ];

@@ -36,7 +36,7 @@ fn run(given: &Given) -> Exit {
             complain(&error.to_string());
             match &error {
                 Error::System(_, error) => exit_of(error),
-                Error::Name(_) => Exit::Config,
+                Error::Settings(_) => Exit::Config,
                 Error::Lock(_) => Exit::Failed,
             }
         }

@@ -92,6 +92,21 @@ fn render(status: &Value) -> String {
         text(&status["config"], "file"),
         ago(&status["config"]["read_ms"])
     );
+    let store = &status["config"]["store"];
+    if store.is_object() {
+        let link = if store["connected"] == true { "connected to" } else { "NOT CONNECTED, last" };
+        let _ = writeln!(
+            out,
+            "etcd {link} {}, values from {}, revision {}, {} ago",
+            text(store, "endpoint"),
+            text(store, "source"),
+            store["revision"],
+            ago(&store["since_ms"]),
+        );
+        if let Some(error) = store["error"].as_str() {
+            let _ = writeln!(out, "etcd: {error}");
+        }
+    }
     let _ = writeln!(
         out,
         "\n{:<16} {:<5} {:<9} {:<10} {:<8} {:<4} {:<24} VIPS",

@@ -85,6 +85,24 @@ impl Prefix {
     pub const fn host(ip: IpAddr) -> Self {
         Self { ip, len: Family::of(&ip).bits() }
     }
+
+    /// Whether all of `inner` lies within.
+    #[must_use]
+    pub fn covers(&self, inner: &Self) -> bool {
+        inner.len >= self.len && self.contains(&inner.ip)
+    }
+
+    /// Whether `ip` shares the prefix.
+    #[must_use]
+    pub fn contains(&self, ip: &IpAddr) -> bool {
+        let bits = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        let rest = 128 - u32::from(self.len);
+        Family::of(ip) == Family::of(&self.ip)
+            && (bits(ip) ^ bits(&self.ip)).checked_shr(rest).unwrap_or(0) == 0
+    }
 }
 
 impl fmt::Display for Prefix {
@@ -242,5 +260,32 @@ impl IfName {
             return Err(BadName("an interface's name has no \"/\", no \":\" and no white space"));
         }
         Ok(Self(name.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_contains_what_shares_its_prefix_and_family() {
+        let network = |ip: &str, len| Prefix { ip: ip.parse().unwrap(), len };
+        for (ip, len, other, expected) in [
+            ("10.0.0.0", 8, "10.255.0.1", true),
+            ("10.0.0.0", 8, "11.0.0.1", false),
+            ("10.0.0.1", 32, "10.0.0.1", true),
+            ("10.0.0.1", 32, "10.0.0.2", false),
+            ("0.0.0.0", 0, "192.0.2.1", true),
+            ("0.0.0.0", 0, "2001:db8::1", false),
+            ("2001:db8::", 32, "2001:db8:ffff::1", true),
+            ("2001:db8::", 32, "2001:db9::1", false),
+            ("::", 0, "2001:db9::1", true),
+            ("10.0.0.0", 8, "fe80::1", false),
+            ("fe80::1", 128, "fe80::1", true),
+        ] {
+            assert_eq!(network(ip, len).contains(&other.parse().unwrap()), expected, "{ip}");
+        }
+        assert!(network("10.0.0.0", 8).covers(&network("10.9.0.0", 16)));
+        assert!(!network("10.0.0.0", 8).covers(&network("10.9.0.0", 7)));
     }
 }

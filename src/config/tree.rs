@@ -305,6 +305,11 @@ impl Tree {
         self.entries.insert(canonical(path).0, Entry { value, origin });
     }
 
+    /// Takes out one entry.
+    pub fn remove(&mut self, path: &str) {
+        self.entries.remove(path);
+    }
+
     /// Takes out everything below `prefix`.
     pub fn remove_below(&mut self, prefix: &str) {
         self.entries.retain(|path, _| !path.starts_with(prefix));

@@ -1,27 +1,41 @@
 //! The control thread: configuration, log and control socket. It may wait for a disk, a name or
 //! a store; nothing that sends adverts waits for it.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use polling::Poller;
 use smol::channel::Sender;
-use smol::{Async, Executor};
+use smol::future::or;
+use smol::{Async, Executor, Task, Timer};
 
 use super::engine::{Report, Request};
+#[cfg(feature = "etcd")]
+use super::follow::Follow;
+use super::identity::Identity;
+#[cfg(feature = "etcd")]
+use super::keep::Keep;
 use super::socket::{self, Ask};
 use super::sources::{LoadError, Local, Sources};
 use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status, StoreStatus};
-use crate::config::{Config, Facts, Problem, Severity, diff};
+use crate::config::{Config, Problem, RouterName, Severity, diff};
 use crate::linux::clock;
 use crate::linux::signals::{Signal, SignalFd};
 use crate::node::notice::Level;
 use crate::node::{Instant, NodeStatus};
+#[cfg(feature = "etcd")]
+use crate::store::StoreEvent;
 
+/// How often the box is looked at for what the store is told of it: its address, and the MAC of
+/// its tunnel.
+const LOOK: Duration = Duration::from_secs(10);
 /// Clients' questions that may wait.
 const ASKS_MAX: usize = 64;
 
@@ -40,7 +54,7 @@ pub(super) struct Wiring {
 pub(super) struct Control {
     wiring: Wiring,
     sources: Sources,
-    facts: Facts,
+    identity: Identity,
     warnings: Vec<String>,
     started_at: Instant,
     read_at: Instant,
@@ -50,61 +64,80 @@ pub(super) struct Control {
     unsent: Option<Arc<Config>>,
     /// Questions that the engine is answering.
     asked: Vec<(Receiver<NodeStatus>, Sender<Vec<u8>>)>,
+    /// The routers that hold their addresses.
+    active: BTreeSet<RouterName>,
+    #[cfg(feature = "etcd")]
+    follow: Option<Follow>,
+    #[cfg(feature = "etcd")]
+    keep: Option<Keep>,
+    /// Until when the start waits for the store; `None`: it has started.
+    waits_until: Option<Instant>,
+    /// When the box is looked at again.
+    look_at: Instant,
 }
 
 enum Wake {
     Bell,
     Hangup,
     Ask(Ask),
+    /// Time to look at the box, and whether the start has waited long enough.
+    Look,
+    #[cfg(feature = "etcd")]
+    Store(StoreEvent),
 }
+
+/// What the control thread follows: endpoints, or nothing in a build without etcd.
+#[cfg(feature = "etcd")]
+type Store = crate::store::Options;
+#[cfg(not(feature = "etcd"))]
+type Store = std::convert::Infallible;
 
 impl Control {
     pub(super) fn new(
         wiring: Wiring,
         sources: Sources,
-        facts: Facts,
+        identity: Identity,
         warnings: Vec<String>,
     ) -> Self {
         let now = clock::now();
         Self {
             wiring,
             sources,
-            facts,
+            identity,
             warnings,
             started_at: now,
             read_at: now,
             refused: Vec::new(),
             unsent: None,
             asked: Vec::new(),
+            active: BTreeSet::new(),
+            #[cfg(feature = "etcd")]
+            follow: None,
+            #[cfg(feature = "etcd")]
+            keep: None,
+            waits_until: None,
+            look_at: now + LOOK,
         }
     }
 
     /// Works until the engine has given up everything.
-    pub(super) async fn run(mut self, executor: &'static Executor<'static>) -> io::Result<()> {
+    pub(super) async fn run(
+        mut self,
+        executor: &'static Executor<'static>,
+        store: Option<Store>,
+    ) -> io::Result<()> {
         let listener = socket::bind(&self.wiring.socket)?;
         let (asks, questions) = smol::channel::bounded(ASKS_MAX);
         let server = executor.spawn(socket::serve(executor, listener, asks));
         let bell = Async::new(self.wiring.bell.try_clone()?)?;
-        let hangup =
-            Async::new(std::os::fd::AsFd::as_fd(&self.wiring.hangup).try_clone_to_owned()?)?;
-        let config = self.sources.rebuild(&self.facts);
-        self.tell_problems(&[]);
-        self.send_config(config);
+        let hangup = self.wiring.hangup.as_fd().try_clone_to_owned()?;
+        let hangup = Async::new(hangup)?;
+        let follower = self.follow_store(executor, store);
+        if follower.is_none() {
+            self.start();
+        }
         loop {
-            let wake = smol::future::or(
-                async {
-                    bell.readable().await?;
-                    Ok::<Wake, io::Error>(Wake::Bell)
-                },
-                smol::future::or(
-                    async {
-                        hangup.readable().await?;
-                        Ok(Wake::Hangup)
-                    },
-                    async { questions.recv().await.map(Wake::Ask).map_err(io::Error::other) },
-                ),
-            )
-            .await?;
+            let wake = self.wake(&bell, &hangup, &questions).await?;
             match wake {
                 Wake::Bell => silence(&bell),
                 Wake::Hangup => {
@@ -115,6 +148,9 @@ impl Control {
                     }
                 }
                 Wake::Ask(ask) => self.ask(ask),
+                Wake::Look => self.look().await,
+                #[cfg(feature = "etcd")]
+                Wake::Store(event) => self.store(event),
             }
             if self.hear() {
                 break;
@@ -122,11 +158,63 @@ impl Control {
             if let Some(config) = self.unsent.take() {
                 self.send_config(config);
             }
+            self.demand();
         }
-        drop(server);
+        drop((server, follower));
         // A path that is gone already was not ours any more.
         let _ = std::fs::remove_file(&self.wiring.socket);
         Ok(())
+    }
+
+    /// Waits until there is something to do.
+    async fn wake(
+        &self,
+        bell: &Async<UnixStream>,
+        hangup: &Async<OwnedFd>,
+        questions: &smol::channel::Receiver<Ask>,
+    ) -> io::Result<Wake> {
+        let signals = or(async { bell.readable().await.map(|()| Wake::Bell) }, async {
+            hangup.readable().await.map(|()| Wake::Hangup)
+        });
+        let ask = async { questions.recv().await.map(Wake::Ask).map_err(io::Error::other) };
+        or(signals, or(ask, or(self.store_speaks(), self.time_to_look()))).await
+    }
+
+    async fn time_to_look(&self) -> io::Result<Wake> {
+        let at = match self.waits_until {
+            Some(until) => until.min(self.look_at),
+            None if self.follows() => self.look_at,
+            None => std::future::pending().await,
+        };
+        let at = self.write_at().map_or(at, |write_at| write_at.min(at));
+        Timer::after(at.since(clock::now())).await;
+        Ok(Wake::Look)
+    }
+
+    /// Runs what the local file and, if it was heard of, the store say.
+    fn start(&mut self) {
+        self.waits_until = None;
+        let config = self.sources.rebuild(&self.identity.facts);
+        self.tell_problems(&[]);
+        self.send_config(config);
+    }
+
+    /// Looks at the box again, for what the store is told of it.
+    async fn look(&mut self) {
+        if self.waits_until.is_some_and(|until| clock::now() >= until) {
+            self.start_without_store();
+            self.start();
+        }
+        self.write_snapshot().await;
+        if clock::now() < self.look_at {
+            return;
+        }
+        self.look_at = clock::now() + LOOK;
+        let tunnel = self.sources.local.settings.tunnel_interface.clone();
+        // A dump may wait for the kernel's lock.
+        if let Ok(identity) = smol::unblock(move || Identity::read(&tunnel)).await {
+            self.identity = identity;
+        }
     }
 
     /// Takes what the engine reports; returns whether it has ended.
@@ -142,7 +230,12 @@ impl Control {
                     };
                     log::log!(target: "havip", level, "{notice}");
                 }
-                Report::States(_) => {}
+                Report::States(states) => {
+                    self.active = states
+                        .into_iter()
+                        .filter_map(|state| state.active.then_some(state.name))
+                        .collect();
+                }
                 Report::Stopped => stopped = true,
             }
         }
@@ -211,7 +304,7 @@ impl Control {
         let before = self.sources.running.clone();
         let known = self.sources.problems.clone();
         let result = match Local::load(&path) {
-            Ok(local) => self.sources.replace_local(local, &self.facts),
+            Ok(local) => self.sources.replace_local(local, &self.identity.facts),
             Err(LoadError::Wrong(problems)) => Err(problems),
             Err(LoadError::Absent(path)) => {
                 Err(vec![file_problem(format!("{}: not there any more", path.display()))])
@@ -277,7 +370,7 @@ impl Control {
                 file: self.sources.local.path.display().to_string(),
                 read_ms: since(self.read_at),
                 refused: self.refused.clone(),
-                store: None::<StoreStatus>,
+                store: self.store_status(),
                 problems: problems
                     .into_iter()
                     .map(|problem| ProblemStatus {
@@ -297,6 +390,156 @@ impl Control {
             notices_lost: self.wiring.notices_lost.load(Ordering::Relaxed),
             vrrp,
         }
+    }
+}
+
+/// With a store.
+#[cfg(feature = "etcd")]
+impl Control {
+    fn follow_store(
+        &mut self,
+        executor: &'static Executor<'static>,
+        store: Option<Store>,
+    ) -> Option<Task<()>> {
+        let (follow, work) = Follow::new(store?);
+        self.follow = Some(follow);
+        let settings = &self.sources.local.settings;
+        self.keep = Some(Keep::new(
+            settings.snapshot_path.clone(),
+            settings.snapshot_interval,
+            self.sources.node.clone(),
+            settings.prefix.clone(),
+        ));
+        self.sources.beside_store = true;
+        self.waits_until = Some(clock::now() + self.sources.local.settings.etcd_timeout);
+        self.demand();
+        Some(executor.spawn(work))
+    }
+
+    const fn follows(&self) -> bool {
+        self.follow.is_some()
+    }
+
+    fn write_at(&self) -> Option<Instant> {
+        self.keep.as_ref().and_then(Keep::due_at)
+    }
+
+    async fn write_snapshot(&mut self) {
+        if let Some(keep) = &mut self.keep {
+            keep.write().await;
+        }
+    }
+
+    /// The store did not answer in time: the snapshot stands in for it.
+    fn start_without_store(&mut self) {
+        match self.keep.as_mut().and_then(Keep::load) {
+            Some(snapshot) => {
+                log::warn!(
+                    "etcd did not answer in time: starting from {}, revision {}",
+                    snapshot.path.display(),
+                    snapshot.header.revision
+                );
+                if let Some(follow) = &mut self.follow {
+                    follow.uses_snapshot(snapshot.header.revision);
+                }
+                self.sources.store = Some(snapshot.tree);
+                self.sources.store_problems = snapshot.problems;
+            }
+            None => log::warn!(
+                "etcd did not answer in time, and there is no snapshot: starting without either"
+            ),
+        }
+    }
+
+    async fn store_speaks(&self) -> io::Result<Wake> {
+        match &self.follow {
+            Some(follow) => match follow.events.recv().await {
+                Some(event) => Ok(Wake::Store(event)),
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    fn store(&mut self, event: StoreEvent) {
+        let Some(state) = self.follow.as_mut().and_then(|follow| follow.take(event)) else {
+            return;
+        };
+        if let Some(keep) = &mut self.keep {
+            keep.note(&state);
+        }
+        let keys = state
+            .entries
+            .iter()
+            .map(|entry| (entry.key.as_slice(), entry.value.as_slice(), entry.mod_revision));
+        let (tree, problems) =
+            crate::config::Tree::from_flat(&self.sources.local.settings.prefix, keys);
+        let before = self.sources.running.clone();
+        let known = std::mem::take(&mut self.sources.problems);
+        self.sources.store = Some(tree);
+        self.sources.store_problems = problems;
+        self.waits_until = None;
+        let config = self.sources.rebuild(&self.identity.facts);
+        self.tell_problems(&known);
+        if before.is_none_or(|before| before != config) {
+            log::info!("etcd: revision {} is taken over", state.revision);
+            self.send_config(config);
+        }
+    }
+
+    fn demand(&mut self) {
+        let Some(follow) = &mut self.follow else { return };
+        let local = &self.sources.local.tree;
+        let listed = local
+            .set(&format!("node/{}/vrids", self.sources.node))
+            .into_iter()
+            .flat_map(|entry| entry.value.items())
+            .filter_map(|name| RouterName::new(name).ok());
+        follow.demand(listed, self.sources.running.as_ref(), &self.active, &self.identity);
+    }
+
+    fn store_status(&self) -> Option<StoreStatus> {
+        let mut status = self.follow.as_ref().map(Follow::status)?;
+        if let Some(error) = self.keep.as_ref().and_then(|keep| keep.error.clone()) {
+            status.error.get_or_insert(error);
+        }
+        Some(status)
+    }
+}
+
+/// Without.
+#[cfg(not(feature = "etcd"))]
+impl Control {
+    fn follow_store(
+        &mut self,
+        _executor: &'static Executor<'static>,
+        store: Option<Store>,
+    ) -> Option<Task<()>> {
+        match store? {}
+    }
+
+    const fn follows(&self) -> bool {
+        false
+    }
+
+    const fn write_at(&self) -> Option<Instant> {
+        None
+    }
+
+    async fn write_snapshot(&mut self) {}
+
+    fn start_without_store(&mut self) {}
+
+    async fn store_speaks(&self) -> io::Result<Wake> {
+        std::future::pending().await
+    }
+
+    fn demand(&mut self) {
+        self.active.clear();
+    }
+
+    const fn store_status(&self) -> Option<StoreStatus> {
+        None
     }
 }
 

@@ -51,8 +51,6 @@ pub(super) enum Request {
     Config(Arc<Config>),
     /// Show yourself.
     Status(SyncSender<NodeStatus>),
-    /// Give up everything and end.
-    Shutdown,
 }
 
 /// What the engine tells the control thread.
@@ -247,7 +245,6 @@ impl Engine {
             match request {
                 Request::Config(config) => inbox.event(Event::Config(config)),
                 Request::Status(answer) => self.status_wanted.push(answer),
-                Request::Shutdown => inbox.event(Event::Shutdown),
             }
         }
         for (index, errno, count) in self.failed.drain(..) {

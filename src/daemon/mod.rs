@@ -7,6 +7,11 @@
 mod channel;
 mod control;
 mod engine;
+#[cfg(feature = "etcd")]
+pub mod follow;
+mod identity;
+#[cfg(feature = "etcd")]
+mod keep;
 mod kernel;
 pub mod log;
 pub mod socket;
@@ -24,13 +29,14 @@ use std::thread;
 use polling::Poller;
 use smol::Executor;
 
-use crate::config::{Facts, NodeName, NodeNaming, Settings};
+use crate::config::{NodeName, NodeNaming, Settings};
 use crate::linux::lock::{Lock, LockError};
 use crate::linux::netlink::{Notifications, Requests, default_gateways};
 use crate::linux::signals::{self, Signal, SignalFd};
 use crate::linux::{hostname, rt};
 use crate::node::Node;
-use crate::node::kernel::{IFA_PROTO_HAVIP, Snapshot};
+use crate::node::kernel::Snapshot;
+use identity::Identity;
 use kernel::JOBS_MAX;
 use sources::{Local, Sources};
 
@@ -49,8 +55,8 @@ const REALTIME: u8 = 20;
 pub enum Error {
     /// Another one runs, or the lock cannot be had.
     Lock(LockError),
-    /// This node's name cannot be found out.
-    Name(String),
+    /// This node's name cannot be found out, or where its store is.
+    Settings(String),
     /// The kernel or the file system refused something that nothing works without.
     System(&'static str, io::Error),
 }
@@ -59,7 +65,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lock(error) => error.fmt(f),
-            Self::Name(why) => f.write_str(why),
+            Self::Settings(why) => f.write_str(why),
             Self::System(doing, error) => write!(f, "{doing}: {error}"),
         }
     }
@@ -87,8 +93,10 @@ pub fn run(local: Local) -> Result<(), Error> {
     let mut requests = Requests::open().map_err(system("opening netlink"))?;
     let snapshot = requests.dump().map_err(system("reading links and addresses"))?;
     let node = node_name(&settings, &snapshot)?;
-    let facts = facts(&snapshot);
+    let identity =
+        Identity::of(&snapshot, default_gateways().unwrap_or_default(), &settings.tunnel_interface);
     let mut warnings = Vec::new();
+    let store = store_of(&settings, &node, &mut warnings)?;
     if let Err(error) = rt::lock_memory() {
         warnings.push(format!("memory is not locked ({error}): paging may delay adverts"));
     }
@@ -156,9 +164,9 @@ pub fn run(local: Local) -> Result<(), Error> {
     for warning in &warnings {
         ::log::warn!("{warning}");
     }
-    let control = control::Control::new(control, Sources::new(local, node), facts, warnings);
+    let control = control::Control::new(control, Sources::new(local, node), identity, warnings);
     static EXECUTOR: Executor<'static> = Executor::new();
-    smol::block_on(EXECUTOR.run(control.run(&EXECUTOR)))
+    smol::block_on(EXECUTOR.run(control.run(&EXECUTOR, store)))
         .map_err(system("running the control thread"))?;
     match engine.join() {
         Ok(result) => result.map_err(system("running the engine")),
@@ -177,12 +185,12 @@ fn node_name(settings: &Settings, snapshot: &Snapshot) -> Result<NodeName, Error
                 .find(|link| link.name == *interface)
                 .and_then(|link| link.mac)
                 .ok_or_else(|| {
-                    Error::Name(format!(
+                    Error::Settings(format!(
                         "[havip] node = \"@mac:{interface}\": there is no such interface with a \
                          MAC address; name another one"
                     ))
                 })?;
-            NodeName::new(&mac.to_string()).map_err(|why| Error::Name(why.to_string()))
+            NodeName::new(&mac.to_string()).map_err(|why| Error::Settings(why.to_string()))
         }
         NodeNaming::Host => {
             let name = match std::env::var("HOSTNAME") {
@@ -190,22 +198,39 @@ fn node_name(settings: &Settings, snapshot: &Snapshot) -> Result<NodeName, Error
                 Ok(_) | Err(_) => hostname().map_err(system("reading the host's name"))?,
             };
             NodeName::new(&name).map_err(|why| {
-                Error::Name(format!("the host's name: {why}; set [havip] node in the local file"))
+                Error::Settings(format!(
+                    "the host's name: {why}; set [havip] node in the local file"
+                ))
             })
         }
     }
 }
 
-/// What the box is, as far as the policy asks.
-fn facts(snapshot: &Snapshot) -> Facts {
-    Facts {
-        own_addresses: snapshot
-            .addresses
-            .iter()
-            .filter(|address| address.proto != IFA_PROTO_HAVIP)
-            .map(|address| address.prefix.ip)
-            .collect(),
-        // Without them the policy knows less, and the rest of it still holds.
-        gateways: default_gateways().unwrap_or_default(),
+/// What to ask the store with; `None` without one.
+#[cfg(feature = "etcd")]
+fn store_of(
+    settings: &Settings,
+    node: &NodeName,
+    warnings: &mut Vec<String>,
+) -> Result<Option<crate::store::Options>, Error> {
+    let (endpoints, warning) = follow::endpoints(settings).map_err(Error::Settings)?;
+    warnings.extend(warning);
+    Ok(endpoints.map(|endpoints| {
+        crate::store::Options::new(endpoints, settings.prefix.clone(), node.clone())
+    }))
+}
+
+/// A build without a store.
+#[cfg(not(feature = "etcd"))]
+fn store_of(
+    settings: &Settings,
+    _node: &NodeName,
+    _warnings: &mut Vec<String>,
+) -> Result<Option<std::convert::Infallible>, Error> {
+    match settings.etcd_endpoints {
+        Some(_) => Err(Error::Settings(
+            "[etcd] endpoints: this havip was built without etcd; take one that has it".into(),
+        )),
+        None => Ok(None),
     }
 }

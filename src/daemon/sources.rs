@@ -70,6 +70,8 @@ impl Local {
 pub struct Sources {
     /// The local file.
     pub local: Local,
+    /// Whether there is a store, heard of or not: what is missing here may stand there.
+    pub beside_store: bool,
     /// What the store has, live or from the snapshot.
     pub store: Option<Tree>,
     /// What was odd in the store by itself.
@@ -90,6 +92,7 @@ impl Sources {
     pub const fn new(local: Local, node: NodeName) -> Self {
         Self {
             local,
+            beside_store: false,
             store: None,
             store_problems: Vec::new(),
             node,
@@ -163,7 +166,7 @@ impl Sources {
     pub fn is_local_fault(&self, problem: &Problem) -> bool {
         let local = match &problem.origin {
             Some(origin) => matches!(origin, crate::config::Origin::Local { .. }),
-            None => self.store.is_none(),
+            None => !self.beside_store,
         };
         local && problem.severity == Severity::Error
     }

@@ -35,7 +35,7 @@ impl Pinger {
         let [i0, i1] = self.identifier.to_be_bytes();
         let [s0, s1] = sequence.to_be_bytes();
         let mut packet = [ECHO_REQUEST, 0, 0, 0, i0, i1, s0, s1];
-        let [c0, c1] = checksum::of(&[&packet]).to_be_bytes();
+        let [c0, c1] = checksum::Sum::of(&packet).checksum().to_be_bytes();
         (packet[2], packet[3]) = (c0, c1);
         let to = libc::sockaddr_in {
             sin_family: libc::AF_INET as libc::sa_family_t,

@@ -336,12 +336,11 @@ impl Node {
             None => {}
             // Sockets take a moment at each start: nothing to speak of.
             Some(NotReady::SocketsOpening) => {}
+            Some(why) if before == Some(why) && entry.not_ready_said => {}
             Some(why) => {
-                if before != Some(why) || !entry.not_ready_said {
-                    entry.not_ready_said = true;
-                    let router = config.name.clone();
-                    self.notice(now, Notice::NotReady { router, why }, out);
-                }
+                entry.not_ready_said = true;
+                let router = config.name.clone();
+                self.notice(now, Notice::NotReady { router, why }, out);
             }
         }
     }

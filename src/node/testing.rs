@@ -1,10 +1,8 @@
 //! What tests of the node are made from.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{ChecksumMode, Config, IfName, Lifetime, NodeName, Prefix, Router, RouterName};
+use crate::config::{ChecksumMode, IfName, Lifetime, Prefix, Router, RouterName};
 use crate::wire::Family;
 use crate::wire::vrrp::{Centis, Priority, Version, Vrid};
 
@@ -27,13 +25,6 @@ pub(crate) fn router(vrid: u8) -> Router {
         address_lifetime: Lifetime::Auto,
         check: None,
     }
-}
-
-/// A configuration of these routers.
-pub(crate) fn config(routers: impl IntoIterator<Item = Router>) -> Arc<Config> {
-    let routers: BTreeMap<_, _> =
-        routers.into_iter().map(|router| (router.name.clone(), Arc::new(router))).collect();
-    Arc::new(Config { node: NodeName::new("gw").unwrap(), node_ip: None, routers })
 }
 
 /// A priority that is one.

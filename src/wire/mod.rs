@@ -4,6 +4,17 @@
 //! a byte is read; a packet that fails is refused with the first rule that it breaks.
 
 #![forbid(unsafe_code)]
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+#![cfg_attr(
+    test,
+    allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)
+)]
 
 pub mod arp;
 pub mod checksum;

@@ -1,36 +1,57 @@
-//! Unsolicited Neighbor Advertisements (RFC 4861 §4.4, §7.2.6; RFC 9568 §6.4.1).
+//! Unsolicited neighbour advertisements: tell a LAN which MAC address an IPv6 address is at.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Mac, checksum};
+use super::Mac;
+use super::checksum::Sum;
+use super::ip;
 
+/// EtherType of IPv6.
+pub const ETHERTYPE: u16 = 0x86dd;
+
+/// Bytes of a frame that [`unsolicited_na`] makes.
+pub const FRAME: usize = 14 + ip::IPV6_HEADER + MESSAGE as usize;
+
+/// Next header of ICMPv6.
 const ICMPV6: u8 = 58;
-const NEIGHBOR_ADVERTISEMENT: u8 = 136;
-/// Router flag set, Solicited not, Override set.
-const FLAGS: u8 = 0xa0;
+
+/// Neighbor Advertisement with one link-layer address option.
+const MESSAGE: u16 = 32;
+
+/// ff02::1.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Appends an Ethernet frame from `src` that announces `target` at `mac` to all nodes on the
-/// link.
+/// The Ethernet group of ff02::1 (RFC 2464 §7).
+const ALL_NODES_MAC: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
+
+/// Router and Override set, Solicited clear (RFC 9568 §6.4.1).
+const FLAGS: u8 = 0xa0;
+
+/// Appends an unsolicited Neighbor Advertisement (RFC 4861 §4.4) for `target` as a complete
+/// Ethernet frame without its check sequence, from `mac` and `src` to all nodes, with `mac` in
+/// its target link-layer address option.
 pub fn unsolicited_na(mac: Mac, src: Ipv6Addr, target: Ipv6Addr, out: &mut Vec<u8>) {
-    out.extend([0x33, 0x33, 0, 0, 0, 1]);
+    let option = {
+        let [a, b, c, d, e, f] = mac.0;
+        // Type 2: target link-layer address; length 1: eight bytes.
+        [2, 1, a, b, c, d, e, f]
+    };
+    let head = |c0, c1| [136, 0, c0, c1, FLAGS, 0, 0, 0];
+    let (from, to) = (IpAddr::V6(src), IpAddr::V6(ALL_NODES));
+    let [c0, c1] = Sum::pseudo_header(from, to, ICMPV6, usize::from(MESSAGE))
+        .bytes(&head(0, 0))
+        .bytes(&target.octets())
+        .bytes(&option)
+        .checksum()
+        .to_be_bytes();
+
+    out.extend(ALL_NODES_MAC.0);
     out.extend(mac.0);
-    out.extend([0x86, 0xdd]);
-    // Payload: 24 bytes of advertisement and 8 of the option.
-    out.extend([0x60, 0, 0, 0, 0, 32, ICMPV6, 255]);
-    out.extend(src.octets());
-    out.extend(ALL_NODES.octets());
-    let start = out.len();
-    out.extend([NEIGHBOR_ADVERTISEMENT, 0, 0, 0, FLAGS, 0, 0, 0]);
+    out.extend(ETHERTYPE.to_be_bytes());
+    ip::ipv6_header(src, ALL_NODES, ICMPV6, MESSAGE, out);
+    out.extend(head(c0, c1));
     out.extend(target.octets());
-    // Target Link-Layer Address option, length in units of eight bytes.
-    out.extend([2, 1]);
-    out.extend(mac.0);
-    let message = out.get(start..).unwrap_or_default();
-    let sum = checksum::of_upper(&IpAddr::V6(src), &IpAddr::V6(ALL_NODES), ICMPV6, message);
-    if let Some(field) = out.get_mut(start + 2..start + 4) {
-        field.copy_from_slice(&sum.to_be_bytes());
-    }
+    out.extend(option);
 }
 
 #[cfg(test)]
@@ -38,21 +59,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unsolicited_advertisement_has_router_and_override_and_a_right_checksum() {
-        let src: Ipv6Addr = "fe80::c8".parse().unwrap();
-        let target: Ipv6Addr = "2001:db8::1".parse().unwrap();
-        let mac = Mac([2, 0, 0, 0, 0, 1]);
-        let mut frame = Vec::new();
-        unsolicited_na(mac, src, target, &mut frame);
-        assert_eq!(frame.len(), 14 + 40 + 32);
-        assert_eq!(frame[..6], [0x33, 0x33, 0, 0, 0, 1]);
-        assert_eq!(frame[21], 255, "hop limit");
-        let message = &frame[54..];
-        assert_eq!(message[..2], [136, 0]);
-        assert_eq!(message[4], 0xa0);
-        assert_eq!(message[8..24], target.octets());
-        assert_eq!(message[24..32], [2, 1, 2, 0, 0, 0, 0, 1]);
-        let sum = checksum::of_upper(&src.into(), &ALL_NODES.into(), 58, message);
-        assert_eq!(sum, 0);
+    fn an_unsolicited_na_has_router_and_override_and_its_link_layer_address() {
+        let mut out = vec![0xee];
+        let (src, target) = ("fe80::c8".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        unsolicited_na(Mac([2, 0, 0, 0, 0, 7]), src, target, &mut out);
+        let frame = [
+            0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 7, 0x86, 0xdd, //
+            0x6c, 0, 0, 0, 0, 32, 58, 255, //
+            0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc8, //
+            0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, //
+            136, 0, 0xa7, 0x95, 0xa0, 0, 0, 0, //
+            0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, //
+            2, 1, 2, 0, 0, 0, 0, 7,
+        ];
+        assert_eq!(out[1..], frame);
+        assert_eq!(out[0], 0xee, "the buffer is appended to");
+        assert_eq!(frame.len(), FRAME);
     }
 }

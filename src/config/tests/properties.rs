@@ -248,6 +248,11 @@ proptest! {
         prop_assert_eq!(&over(&a, &empty), &a);
         prop_assert_eq!(&over(&empty, &a), &a);
         prop_assert_eq!(over(&a, &over(&b, &c)), over(&over(&a, &b), &c));
+        let (merged, shadows) = Tree::overlay(&a, &b);
+        for (path, entry) in merged.below("") {
+            prop_assert_eq!(Some(entry), a.get(path).or_else(|| b.get(path)));
+        }
+        prop_assert!(shadows.iter().all(|shadow| a.get(&shadow.path) != b.get(&shadow.path)));
     }
 
     #[test]

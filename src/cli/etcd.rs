@@ -1,0 +1,79 @@
+//! What the commands that ask etcd share.
+
+use std::io;
+
+use super::flags::{Flag, Given};
+use super::{Exit, complain, config_path};
+use crate::config::{NodeName, Policy, Problem, Settings, Tree, settings};
+use crate::daemon::follow::endpoints;
+use crate::daemon::sources::{LoadError, Local};
+use crate::store::{Dump, Endpoint, Error, Options, dump_prefix};
+
+pub(super) const ENDPOINTS_FLAG: Flag = Flag {
+    long: "endpoints",
+    short: None,
+    value: Some("LIST"),
+    help: "etcd's endpoints (default: as the local file or ETCD_ENDPOINTS says).",
+};
+
+/// An etcd to ask, and what the local file says about it.
+pub(super) struct Store {
+    pub(super) options: Options,
+    pub(super) policy: Policy,
+}
+
+/// Finds etcd by flag, local file or environment.
+pub(super) fn find(given: &Given) -> Result<Store, Exit> {
+    let settings = local_settings(given)?;
+    let wrong = |text: &str| {
+        complain(text);
+        Exit::Config
+    };
+    let endpoints = match given.value("endpoints") {
+        Some(list) => Endpoint::parse_list([list]).map(Some).map_err(|error| error.to_string()),
+        None => endpoints(&settings).map(|(endpoints, _)| endpoints),
+    };
+    let endpoints = endpoints.map_err(|error| wrong(&error))?.ok_or_else(|| {
+        complain(
+            "no etcd is named; use --endpoints, [etcd] endpoints in the local file, or \
+             ETCD_ENDPOINTS",
+        );
+        Exit::NoConfig
+    })?;
+    // These commands read for every node; whose name stands here does not matter.
+    let node = NodeName::new("-").map_err(|why| wrong(why.0))?;
+    let options = Options::new(endpoints, settings.prefix.clone(), node);
+    Ok(Store { options, policy: settings.policy })
+}
+
+/// The local file's settings, or the built-in ones if there is no such file and none was named.
+fn local_settings(given: &Given) -> Result<Settings, Exit> {
+    match Local::load(&config_path(given)) {
+        Ok(local) => Ok(local.settings),
+        Err(LoadError::Absent(_)) if given.value("config").is_none() => {
+            Ok(settings(&Tree::default()).0)
+        }
+        Err(error) => Err(super::run::report(&error)),
+    }
+}
+
+/// Everything below the prefix.
+pub(super) fn dump(store: &Store) -> Result<(Dump, Tree, Vec<Problem>), Exit> {
+    let prefix = &store.options.prefix;
+    let dump = smol::block_on(dump_prefix(&store.options, prefix)).map_err(|e| failed(&e))?;
+    let keys = dump
+        .entries
+        .iter()
+        .map(|entry| (entry.key.as_slice(), entry.value.as_slice(), entry.mod_revision));
+    let (tree, problems) = Tree::from_flat(prefix, keys);
+    Ok((dump, tree, problems))
+}
+
+/// Says why etcd did not do it.
+pub(super) fn failed(error: &Error) -> Exit {
+    complain(&format!("etcd: {error}"));
+    let denied = std::error::Error::source(error)
+        .and_then(|cause| cause.downcast_ref::<io::Error>())
+        .is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
+    if denied { Exit::Permission } else { Exit::Failed }
+}

@@ -1,0 +1,96 @@
+//! The snapshot's place in the daemon: what etcd had, on disk, for a start without etcd.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::config::NodeName;
+use crate::linux::clock;
+use crate::node::Instant;
+use crate::store::snapshot::{self, Due, Header, Pace, Snapshot};
+use crate::store::{Entry, State};
+
+/// Keeps the newest state of the store on disk.
+pub(super) struct Keep {
+    directory: PathBuf,
+    node: NodeName,
+    prefix: String,
+    pace: Pace,
+    /// What is to be written, and when at the earliest.
+    waiting: Option<(Header, String, Instant)>,
+    /// Why the last write failed.
+    pub(super) error: Option<String>,
+}
+
+impl Keep {
+    pub(super) fn new(
+        directory: PathBuf,
+        interval: Duration,
+        node: NodeName,
+        prefix: String,
+    ) -> Self {
+        let pace = Pace::new(interval, None);
+        Self { directory, node, prefix, pace, waiting: None, error: None }
+    }
+
+    /// The snapshot on disk, if there is one that is whole and this node's.
+    pub(super) fn load(&mut self) -> Option<Snapshot> {
+        let (snapshot, refused) = snapshot::load(&self.directory, &self.node);
+        for error in refused {
+            log::warn!("{error}");
+        }
+        snapshot
+    }
+
+    /// Takes note of a new state of the store.
+    pub(super) fn note(&mut self, state: &State) {
+        let entries: &[Entry] = &state.entries;
+        let body = snapshot::body(&snapshot::kept(&self.prefix, entries));
+        let now = clock::now();
+        let at = match self.pace.due(now, &body) {
+            Due::Never => {
+                self.waiting = None;
+                return;
+            }
+            Due::At(at) => at,
+            Due::Now => now,
+        };
+        let header = Header {
+            revision: state.revision,
+            cluster_id: state.cluster_id,
+            time: wall_clock(),
+            node: self.node.clone(),
+        };
+        self.waiting = Some((header, body, at));
+    }
+
+    /// When there is something to write.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.waiting.as_ref().map(|(.., at)| *at)
+    }
+
+    /// Writes what is due; may wait for the disk, on a thread of its own.
+    pub(super) async fn write(&mut self) {
+        let now = clock::now();
+        if self.due_at().is_none_or(|at| at > now) {
+            return;
+        }
+        let Some((header, body, _)) = self.waiting.take() else { return };
+        let directory = self.directory.clone();
+        let (result, body) = smol::unblock(move || {
+            let result = snapshot::write(&directory, &header, &body);
+            (result, body)
+        })
+        .await;
+        self.pace.tried(clock::now(), &body, result.is_ok());
+        if let Err(error) = &result {
+            log::error!("{error}");
+        }
+        self.error = result.err().map(|error| error.to_string());
+    }
+}
+
+/// Seconds since 1970, as far as the box knows.
+#[allow(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

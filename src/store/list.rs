@@ -1,0 +1,170 @@
+//! What a node needs to know, all at one revision.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use etcd_client::{GetOptions, GetResponse, KvClient, Txn, TxnOp, TxnOpResponse};
+
+use super::Entry;
+use super::channel::within;
+use super::endpoint::Endpoint;
+use super::error::{Error, ErrorKind};
+use super::ranges::{Kind, Range, Scope};
+
+/// Ranges of one transaction: below the servers' default of 128 operations.
+const RANGES_MAX: usize = 100;
+/// Keys of one range in one answer.
+const PAGE: i64 = 1000;
+/// Bytes of one answer.
+pub(super) const ANSWER_MAX: usize = 16 * 1024 * 1024;
+/// Keys and bytes of everything that is read.
+const KEYS_MAX: usize = 500_000;
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const LISTING: &str = "reading the configuration";
+
+/// Everything that concerns the node, at one revision.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) revision: i64,
+    pub(super) cluster_id: u64,
+    /// What was read: the routers are known now.
+    pub(super) scope: Scope,
+    /// Sorted by key.
+    pub(super) config: Vec<Entry>,
+    /// The keys that this node writes, as they stand.
+    pub(super) outputs: BTreeMap<String, Vec<u8>>,
+}
+
+/// Reads it: first the node's own keys, then, at the same revision, those of its routers.
+pub(super) async fn list(reader: &mut Reader<'_>, mut scope: Scope) -> Result<Listing, Error> {
+    let mut found = Found::default();
+    let at = reader.read(&scope.fixed(), None, &mut found).await?;
+    if let Some((value, _)) = found.entries.get(scope.list_key().as_bytes()) {
+        scope.add_listed(value);
+    }
+    reader.read(&scope.of_routers(), Some(at.revision), &mut found).await?;
+    let mut config = Vec::new();
+    let mut outputs = BTreeMap::new();
+    for (key, (value, mod_revision)) in found.entries {
+        match scope.kind(&key) {
+            Some(Kind::Config) => config.push(Entry { key, value, mod_revision }),
+            Some(Kind::Output) => {
+                // Every output's key is text.
+                outputs.insert(String::from_utf8_lossy(&key).into_owned(), value);
+            }
+            None => {}
+        }
+    }
+    Ok(Listing { revision: at.revision, cluster_id: at.cluster_id, scope, config, outputs })
+}
+
+/// What was found, by key; bounded. Values may be secrets.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) entries: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
+    bytes: usize,
+}
+
+/// Where a reading stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    pub(super) revision: i64,
+    pub(super) cluster_id: u64,
+}
+
+/// Reads ranges from one endpoint.
+pub(super) struct Reader<'a> {
+    pub(super) kv: KvClient,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) timeout: Duration,
+}
+
+impl Reader<'_> {
+    /// Reads all ranges at `revision`, or at the present one, in transactions and pages of bounded
+    /// size.
+    pub(super) async fn read(
+        &mut self,
+        ranges: &[Range],
+        revision: Option<i64>,
+        found: &mut Found,
+    ) -> Result<At, Error> {
+        let mut at = At { revision: revision.unwrap_or(0), cluster_id: 0 };
+        for ranges in ranges.chunks(RANGES_MAX) {
+            let ops: Vec<TxnOp> = ranges
+                .iter()
+                .map(|range| TxnOp::get(range.key.clone(), Some(page(range, at.revision))))
+                .collect();
+            let answer =
+                within(self.endpoint, LISTING, self.timeout, self.kv.txn(Txn::new().and_then(ops)))
+                    .await?;
+            let header = answer.header().ok_or_else(|| self.odd("an answer without a header"))?;
+            at.cluster_id = header.cluster_id();
+            if at.revision == 0 {
+                at.revision = header.revision();
+            }
+            let answers = answer.op_responses();
+            if answers.len() != ranges.len() {
+                return Err(self.odd("an answer with more or less parts than the question"));
+            }
+            for (range, answer) in ranges.iter().zip(answers) {
+                let TxnOpResponse::Get(answer) = answer else {
+                    return Err(self.odd("an answer to another question"));
+                };
+                self.rest(range, answer, at.revision, found).await?;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Takes an answer, and reads the pages that follow it.
+    async fn rest(
+        &mut self,
+        range: &Range,
+        mut answer: GetResponse,
+        revision: i64,
+        found: &mut Found,
+    ) -> Result<(), Error> {
+        let mut read_to = range.key.clone();
+        loop {
+            let more = answer.more();
+            let mut last = None;
+            for kv in answer.take_kvs() {
+                let mod_revision = kv.mod_revision();
+                let (key, value) = kv.into_key_value();
+                found.bytes = found.bytes.saturating_add(key.len() + value.len());
+                if found.entries.len() >= KEYS_MAX || found.bytes > BYTES_MAX {
+                    let detail = "more than 500000 keys or 64 MiB under the prefix";
+                    return Err(Error::new(self.endpoint, LISTING, ErrorKind::TooLarge, detail));
+                }
+                if more {
+                    last = Some(key.clone());
+                }
+                found.entries.insert(key, (value, mod_revision));
+            }
+            if !more {
+                return Ok(());
+            }
+            // A page without a key would be read for ever.
+            let Some(mut from) = last else {
+                return Err(self.odd("an empty page that says that there is more"));
+            };
+            from.push(0);
+            if from <= read_to {
+                return Err(self.odd("a page that goes backwards"));
+            }
+            let call = self.kv.get(from.clone(), Some(page(range, revision)));
+            read_to = from;
+            answer = within(self.endpoint, LISTING, self.timeout, call).await?;
+        }
+    }
+
+    fn odd(&self, detail: &str) -> Error {
+        Error::new(self.endpoint, LISTING, ErrorKind::Protocol, detail)
+    }
+}
+
+fn page(range: &Range, revision: i64) -> GetOptions {
+    let options = GetOptions::new().with_limit(PAGE).with_revision(revision);
+    if range.end.is_empty() { options } else { options.with_range(range.end.clone()) }
+}

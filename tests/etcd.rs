@@ -1,0 +1,262 @@
+//! Gateways driven by a real etcd.
+
+#![cfg(feature = "etcd")]
+
+#[macro_use]
+mod lab;
+
+use std::process::{Child, Command};
+
+use lab::peer::{folder, is_there};
+use lab::{Daemon, Host, Lan, wait};
+
+const ETCD: &str = "etcd-3.4";
+const VIP: &str = "192.0.2.100";
+
+/// A real etcd on a host of its own.
+struct Etcd {
+    host: Host,
+    child: Child,
+}
+
+impl Etcd {
+    fn start(host: Host) -> Self {
+        let child = Self::spawn(&host);
+        let etcd = Self { host, child };
+        wait("etcd answers", || etcd.ctl(&["endpoint", "health"]).is_some());
+        etcd
+    }
+
+    fn spawn(host: &Host) -> Child {
+        let url = format!("http://{}:2379", host.ip());
+        let mut program = Command::new(folder(ETCD).join("usr/bin/etcd"));
+        program.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        program.args(["--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap"]);
+        program.arg("--data-dir").arg(host.folder().join("data"));
+        host.start(&mut program, &host.folder().join("etcd.log"))
+    }
+
+    /// kill -9.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = Self::spawn(&self.host);
+        wait("etcd answers", || self.ctl(&["endpoint", "health"]).is_some());
+    }
+
+    /// Output of `etcdctl` if it succeeded.
+    fn ctl(&self, arguments: &[&str]) -> Option<String> {
+        let endpoint = format!("http://{}:2379", self.host.ip());
+        let mut program = Command::new(folder(ETCD).join("usr/bin/etcdctl"));
+        program.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint]).args(arguments);
+        let output = self.host.within(|| program.output().unwrap());
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    }
+
+    fn put(&self, key: &str, value: &str) {
+        self.ctl(&["put", key, value]).unwrap_or_else(|| panic!("put {key}"));
+    }
+
+    fn get(&self, key: &str) -> String {
+        self.ctl(&["get", "--print-value-only", key]).unwrap().trim().to_owned()
+    }
+
+    /// Starts a daemon that has nothing but this etcd.
+    fn gateway(&self, host: &Host) -> Daemon {
+        host.daemon(&format!(
+            "[etcd]\nendpoints = [\"{}:2379\"]\n[snapshot]\npath = \"{}\"\ninterval = 0\n",
+            self.host.ip(),
+            host.folder().join("state").display()
+        ))
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A switch with an etcd on it.
+fn set_up(test: &str) -> Option<(Lan, Etcd)> {
+    if !is_there(ETCD) {
+        lab::skip(test, "no etcd; run tests/lab/fetch etcd-3.4");
+        return None;
+    }
+    let mut lan = Lan::new();
+    let etcd = Etcd::start(lan.host());
+    Some((lan, etcd))
+}
+
+isolated! {
+    fn what_etcdctl_puts_becomes_an_address_on_the_active_gateway() {
+        let Some((mut lan, etcd)) = set_up("put") else { return };
+        let (a, b) = (lan.host(), lan.host());
+        let (first, second) = (etcd.gateway(&a), etcd.gateway(&b));
+        // The seed's tables, as its scripts put them.
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
+        etcd.put("/havip/virtual_router/100/vips", VIP);
+        for (host, priority) in [(&a, "200"), (&b, "100")] {
+            let node = format!("/havip/node/gw{}", host.number());
+            etcd.put(&format!("{node}/virtual_router/100/priority"), priority);
+            etcd.put(&format!("{node}/vrids"), "100");
+        }
+        first.wait_for("active");
+        second.wait_for("backup");
+        wait("the VIP is on the active gateway", || a.has(VIP) && !b.has(VIP));
+        let gateway = format!("{},ff:ff:ff:ff:ff:ff", a.ip());
+        wait("the gateway key says who", || etcd.get("/havip/vRouterGateway/100") == gateway);
+
+        etcd.put("/havip/virtual_router/100/vips", "192.0.2.100,192.0.2.101");
+        wait("a second VIP comes", || a.has("192.0.2.101"));
+        assert!(a.has(VIP));
+
+        // A bad value changes nothing, and says so.
+        etcd.put("/havip/virtual_router/100/priority", "many");
+        etcd.put("/havip/node/gw2/virtual_router/100/priority", "none");
+        wait("it is named", || {
+            first.status()["config"]["problems"].to_string().contains("virtual_router/100/priority")
+                || second.status()["config"]["problems"].to_string().contains("many")
+        });
+        assert!(a.has(VIP) && a.has("192.0.2.101"));
+        etcd.put("/havip/virtual_router/100/priority", "100");
+
+        // A stale agent's word over ours is put right.
+        etcd.put("/havip/vRouterGateway/100", "10.9.9.9,00:00:00:00:00:00");
+        wait("the gateway key is put right", || etcd.get("/havip/vRouterGateway/100") == gateway);
+
+        // An order is an order.
+        etcd.put("/havip/node/gw2/vrids", "none");
+        etcd.put("/havip/node/gw3/vrids", "none");
+        wait("released", || !a.has(VIP) && !b.has(VIP));
+    }
+}
+
+isolated! {
+    fn losing_etcd_changes_nothing_and_its_return_moves_only_what_changed() {
+        let Some((mut lan, mut etcd)) = set_up("loss") else { return };
+        let a = lan.host();
+        let daemon = etcd.gateway(&a);
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
+        etcd.put("/havip/virtual_router/100/vips", VIP);
+        etcd.put("/havip/virtual_router/101/vips", "192.0.2.101");
+        etcd.put("/havip/node/gw2/vrids", "100,101");
+        daemon.wait_for("active");
+        wait("both are there", || a.has(VIP) && a.has("192.0.2.101"));
+        etcd.kill();
+        wait("the loss shows", || daemon.status()["config"]["store"]["connected"] == false);
+        assert!(a.has(VIP) && a.has("192.0.2.101"));
+        etcd.restart();
+        wait("it is back", || daemon.status()["config"]["store"]["connected"] == true);
+        etcd.put("/havip/virtual_router/101/vips", "192.0.2.102");
+        wait("the change comes", || a.has("192.0.2.102") && !a.has("192.0.2.101"));
+        let status = daemon.status();
+        for router in status["vrrp"]["routers"].as_array().unwrap() {
+            assert_eq!(router["counters"]["master_transitions"], 1, "{router}");
+            assert_eq!(router["counters"]["priority_zero_sent"], 0);
+        }
+        // Everything vanishing is a mistake, not an order.
+        etcd.ctl(&["del", "--prefix", "/havip/"]).unwrap();
+        wait("it alarms", || {
+            daemon.status()["config"]["problems"].to_string().contains("a mistake is not an order")
+        });
+        assert!(a.has(VIP) && a.has("192.0.2.102"));
+    }
+}
+
+isolated! {
+    fn export_and_import_are_each_others_way_back_and_a_wrong_file_writes_nothing() {
+        let Some((mut lan, etcd)) = set_up("export") else { return };
+        let a = lan.host();
+        let endpoint = format!("{}:2379", etcd.host.ip());
+        let havip = |arguments: &[&str]| {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
+            program.args(arguments).args(["--endpoints", &endpoint]);
+            let output = a.within(|| program.output().unwrap());
+            let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            (text, output.status.code())
+        };
+        let file = a.folder().join("wanted.toml");
+        let path = file.to_str().unwrap();
+        let wanted = "[virtual_router.100]\ninterface = \"eth0\"\nvips = [\"192.0.2.100\"]\n\
+                      version = 2\nauth_pass = \"h1dden!\"\n[node.gw2]\nvrids = [100]\n";
+        // The deployed code's spelling stays with a router that has it.
+        etcd.put("/havip/virtual_routers/100/interface", "eth1");
+        std::fs::write(&file, wanted).unwrap();
+        let (text, code) = havip(&["import", "--dry-run", path]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("/havip/virtual_routers/100/vips") && !text.contains("h1dden!"));
+        assert_eq!(etcd.get("/havip/node/gw2/vrids"), "");
+        let (text, code) = havip(&["import", path]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("put 5 key(s)"), "{text}");
+        assert_eq!(etcd.get("/havip/virtual_routers/100/vips"), VIP);
+        assert_eq!(etcd.get("/havip/node/gw2/vrids"), "100");
+        let (text, code) = havip(&["import", path]);
+        assert_eq!(code, Some(0));
+        assert!(text.contains("all of it already"), "{text}");
+        let (text, code) = havip(&["check", "--etcd"]);
+        assert_eq!(code, Some(0), "{text}");
+
+        let (text, code) = havip(&["export"]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("vips = \"192.0.2.100\"") && !text.contains("h1dden!"), "{text}");
+        let out = a.folder().join("out.toml");
+        let (text, code) = havip(&["export", out.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{text}");
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&out).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        etcd.ctl(&["del", "--prefix", "/havip/"]).unwrap();
+        let (text, code) = havip(&["import", out.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(etcd.get("/havip/virtual_router/100/auth_pass"), "h1dden!");
+
+        std::fs::write(&file, wanted.replace("= 2", "= 4")).unwrap();
+        let (text, code) = havip(&["import", path]);
+        assert_eq!(code, Some(3), "{text}");
+        assert_eq!(etcd.get("/havip/virtual_router/100/version"), "2");
+        etcd.put("/havip/virtual_router/100/priority", "1000");
+        let (text, code) = havip(&["check", "--etcd"]);
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.contains("/havip/virtual_router/100/priority (revision"), "{text}");
+    }
+}
+
+isolated! {
+    fn a_restart_without_etcd_runs_from_the_snapshot_and_moves_to_etcd_without_a_flap() {
+        let Some((mut lan, mut etcd)) = set_up("snapshot") else { return };
+        let a = lan.host();
+        let mut daemon = etcd.gateway(&a);
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
+        etcd.put("/havip/virtual_router/100/vips", VIP);
+        etcd.put("/havip/virtual_router/101/vips", "192.0.2.101");
+        etcd.put("/havip/node/gw2/vrids", "100,101");
+        wait("both are there", || a.has(VIP) && a.has("192.0.2.101"));
+        let snapshot = a.folder().join("state/snapshot.toml");
+        wait("the snapshot has both", || {
+            std::fs::read_to_string(&snapshot).is_ok_and(|text| text.contains("100,101"))
+        });
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&snapshot).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        etcd.kill();
+        assert!(daemon.stop().success());
+        assert!(!a.has(VIP));
+        daemon = etcd.gateway(&a);
+        wait("both are back without etcd", || a.has(VIP) && a.has("192.0.2.101"));
+        assert_eq!(daemon.status()["config"]["store"]["source"], "snapshot");
+        etcd.restart();
+        wait("etcd is used again", || daemon.status()["config"]["store"]["source"] == "etcd");
+        etcd.put("/havip/virtual_router/101/vips", "192.0.2.102");
+        wait("the change comes", || a.has("192.0.2.102") && !a.has("192.0.2.101"));
+        for router in daemon.status()["vrrp"]["routers"].as_array().unwrap() {
+            assert_eq!(router["counters"]["master_transitions"], 1, "{router}");
+        }
+    }
+}

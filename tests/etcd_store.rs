@@ -1,0 +1,492 @@
+//! The store against a real etcd: what is read, what is written, and what happens when it goes
+//! away.
+
+#![cfg(feature = "etcd")]
+
+#[path = "lab/etcd.rs"]
+mod lab;
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use havip::config::NodeName;
+use havip::linux::clock;
+use havip::store::mailbox::{Receiver, Sender, mailbox};
+use havip::store::{
+    Demand, Endpoint, Error, ErrorKind, Guard, Options, State, StoreEvent, dump_prefix, import, run,
+};
+use lab::{DEADLINE, Etcd, Proxy};
+use smol::Timer;
+use smol::future::or;
+
+/// A running session, as the daemon would see it.
+struct Follower {
+    demands: Option<Sender<Demand>>,
+    events: Receiver<StoreEvent>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Follower {
+    fn of(endpoints: &[String]) -> Self {
+        Self::with(options(endpoints))
+    }
+
+    fn with(options: Options) -> Self {
+        let (demands, wanted) = mailbox();
+        let (sender, events) = mailbox();
+        let thread = std::thread::spawn(move || smol::block_on(run(options, wanted, sender)));
+        Self { demands: Some(demands), events, thread: Some(thread) }
+    }
+
+    fn next(&self) -> StoreEvent {
+        let late = async {
+            Timer::after(DEADLINE).await;
+            panic!("nothing was heard of the store in time")
+        };
+        smol::block_on(or(self.events.recv(), late)).expect("the session goes on")
+    }
+
+    fn state(&self) -> State {
+        loop {
+            if let StoreEvent::State(state) = self.next() {
+                return state;
+            }
+        }
+    }
+
+    /// Waits for a state that holds.
+    fn until(&self, holds: impl Fn(&BTreeMap<String, String>) -> bool) -> State {
+        loop {
+            let state = self.state();
+            if holds(&values(&state)) {
+                return state;
+            }
+        }
+    }
+
+    fn lost(&self) -> Error {
+        loop {
+            if let StoreEvent::Lost { error, .. } = self.next() {
+                return error;
+            }
+        }
+    }
+
+    fn connected(&self) -> Endpoint {
+        loop {
+            if let StoreEvent::Connected { endpoint } = self.next() {
+                return endpoint;
+            }
+        }
+    }
+
+    fn demand(&self, writes: &[(&str, &str)], routers: &[&str]) {
+        let writes = writes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let routers = routers
+            .iter()
+            .map(|name| havip::config::RouterName::new(name).expect("a router's name"))
+            .collect();
+        let sender = self.demands.as_ref().expect("the session goes on");
+        assert!(sender.send(Demand { writes, routers }));
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.demands = None;
+        let ended = self.thread.take().expect("dropped once").join();
+        assert!(ended.is_ok() || std::thread::panicking(), "the session panicked");
+    }
+}
+
+fn options(endpoints: &[String]) -> Options {
+    let endpoints = Endpoint::parse_list(endpoints.iter().map(String::as_str)).expect("endpoints");
+    Options::new(endpoints, "/havip/".to_owned(), NodeName::new("gw1").expect("a name"))
+}
+
+fn values(state: &State) -> BTreeMap<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    state.entries.iter().map(|entry| (text(&entry.key), text(&entry.value))).collect()
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+const SEED: &[(&str, &str)] = &[
+    ("/havip/virtual_routers/default/interface", "eth0"),
+    ("/havip/virtual_routers/default/advert_interval", "1"),
+    ("/havip/virtual_routers/100/vips", "10.0.0.3,10.0.0.4"),
+    ("/havip/virtual_router/100/priority", "120"),
+    ("/havip/virtual_routers/101/vips", "10.0.0.5"),
+    ("/havip/virtual_routers/102/vips", "10.0.0.6"),
+    ("/havip/binding/10.0.0.3/vrid", "100"),
+    ("/havip/node/gw1/node_ip", "192.0.2.1"),
+    ("/havip/node/gw1/vrids", "100,101"),
+    ("/havip/node/gw2/vrids", "100,102"),
+    ("/havip/vRouterGateway/100", "192.0.2.2,ff:ff:ff:ff:ff:ff"),
+];
+
+#[test]
+fn a_node_follows_its_own_keys_of_the_seed() {
+    let Some(etcd) = Etcd::start("a_node_follows_its_own_keys_of_the_seed") else { return };
+    for (key, value) in SEED {
+        etcd.put(key, value);
+    }
+    let follower = Follower::of(&[etcd.endpoint()]);
+    assert_eq!(follower.connected().to_string(), etcd.endpoint());
+    let state = follower.state();
+    let keys: Vec<_> = values(&state).into_keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "/havip/node/gw1/node_ip",
+            "/havip/node/gw1/vrids",
+            "/havip/virtual_router/100/priority",
+            "/havip/virtual_routers/100/vips",
+            "/havip/virtual_routers/101/vips",
+            "/havip/virtual_routers/default/advert_interval",
+            "/havip/virtual_routers/default/interface",
+        ]
+    );
+    assert!(state.cluster_id != 0 && state.revision >= 11);
+
+    etcd.put("/havip/virtual_routers/101/vips", "10.0.0.7");
+    let changed = follower.until(|now| now["/havip/virtual_routers/101/vips"] == "10.0.0.7");
+    assert!(changed.revision > state.revision && changed.cluster_id == state.cluster_id);
+
+    etcd.ctl(&["del", "/havip/virtual_router/100/priority"]);
+    follower.until(|now| !now.contains_key("/havip/virtual_router/100/priority"));
+
+    // Another router, whose keys are there already: what is watched changes.
+    etcd.put("/havip/node/gw1/vrids", "100,102\n");
+    follower.until(|now| {
+        now.contains_key("/havip/virtual_routers/102/vips")
+            && !now.contains_key("/havip/virtual_routers/101/vips")
+    });
+    etcd.put("/havip/virtual_router/102/vips", "10.0.0.8");
+    follower.until(|now| now.contains_key("/havip/virtual_router/102/vips"));
+
+    // A router that only the local file lists.
+    follower.demand(&[], &["101"]);
+    follower.until(|now| now.contains_key("/havip/virtual_routers/101/vips"));
+}
+
+#[test]
+fn a_transaction_over_several_routers_is_never_seen_in_part() {
+    let Some(etcd) = Etcd::start("a_transaction_is_never_seen_in_part") else { return };
+    let options = options(&[etcd.endpoint()]);
+    let write = |round: u32| {
+        let round = round.to_string();
+        let pairs = pairs(&[
+            ("/havip/node/gw1/vrids", "1,2,3"),
+            ("/havip/virtual_router/1/priority", &round),
+            ("/havip/virtual_routers/2/priority", &round),
+            ("/havip/virtual_router/3/priority", &round),
+            ("/havip/virtual_router/default/priority", &round),
+        ]);
+        smol::block_on(import(&options, &pairs, &[])).expect("it is written");
+    };
+    write(0);
+    let follower = Follower::of(&[etcd.endpoint()]);
+    follower.state();
+    for round in 1..=100 {
+        write(round);
+    }
+    follower.until(|now| {
+        let rounds: Vec<_> =
+            now.iter().filter(|(key, _)| key.ends_with("/priority")).map(|(_, v)| v).collect();
+        assert!(rounds.len() == 4 && rounds.iter().all(|round| *round == rounds[0]), "{now:?}");
+        *rounds[0] == "100"
+    });
+}
+
+#[test]
+fn an_etcd_that_dies_and_returns_is_noticed_and_read_again() {
+    let Some(mut etcd) = Etcd::start("an_etcd_that_dies_and_returns") else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    let follower = Follower::of(&[etcd.endpoint()]);
+    let before = follower.state();
+    etcd.kill();
+    let error = follower.lost();
+    assert!(matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unreachable), "{error}");
+    assert!(etcd.run(), "etcd starts on its data");
+    follower.connected();
+    let after = follower.state();
+    assert_eq!(after.entries, before.entries);
+    assert_eq!(after.cluster_id, before.cluster_id);
+    etcd.put("/havip/node/gw1/vrids", "101");
+    follower.until(|now| now["/havip/node/gw1/vrids"] == "101");
+}
+
+#[test]
+fn a_history_compacted_during_an_outage_is_no_loss() {
+    let Some(etcd) = Etcd::start("a_history_compacted_during_an_outage") else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    etcd.put("/havip/virtual_router/100/vips", "10.0.0.3");
+    let proxy = Proxy::before(etcd.address());
+    let follower = Follower::of(&[format!("127.0.0.1:{}", proxy.port)]);
+    follower.state();
+    proxy.cut();
+    follower.lost();
+    for round in 0..10 {
+        etcd.put("/havip/virtual_router/100/priority", &round.to_string());
+    }
+    etcd.ctl(&["del", "/havip/virtual_router/100/vips"]);
+    let revision = etcd.number(&["get", "x", "-w", "json"], "revision");
+    etcd.ctl(&["compact", "--physical", &revision.to_string()]);
+    proxy.mend();
+    follower.until(|now| {
+        now.get("/havip/virtual_router/100/priority").is_some_and(|value| value == "9")
+            && !now.contains_key("/havip/virtual_router/100/vips")
+    });
+}
+
+#[test]
+fn a_history_compacted_between_reading_and_watching_is_read_again() {
+    let Some(etcd) = Etcd::start("a_history_compacted_between") else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    etcd.put("/havip/virtual_router/100/vips", "hold-here");
+    let proxy = Proxy::before(etcd.address());
+    proxy.hold_at("hold-here");
+    let mut options = options(&[format!("127.0.0.1:{}", proxy.port)]);
+    options.call_timeout = DEADLINE;
+    options.probe_interval = DEADLINE;
+    let follower = Follower::with(options);
+    // It has read everything, and its watches are under way.
+    proxy.wait_held();
+    for round in 0..5 {
+        etcd.put("/havip/virtual_router/100/priority", &round.to_string());
+    }
+    etcd.ctl(&["del", "/havip/virtual_router/100/vips"]);
+    let revision = etcd.number(&["get", "x", "-w", "json"], "revision");
+    etcd.ctl(&["compact", &revision.to_string()]);
+    proxy.let_go();
+    loop {
+        match follower.next() {
+            StoreEvent::State(state) => {
+                let now = values(&state);
+                if now.contains_key("/havip/virtual_router/100/priority") {
+                    assert!(!now.contains_key("/havip/virtual_router/100/vips"));
+                    break;
+                }
+            }
+            StoreEvent::Lost { error, .. } => panic!("the session ended: {error}"),
+            StoreEvent::Connected { .. } | StoreEvent::WriteRefused { .. } => {}
+        }
+    }
+    // And it watches again.
+    etcd.put("/havip/virtual_router/100/priority", "200");
+    follower.until(|now| now["/havip/virtual_router/100/priority"] == "200");
+}
+
+#[test]
+fn a_gateway_key_is_written_and_put_right_but_not_without_measure() {
+    const KEY: &str = "/havip/vRouterGateway/100";
+    const OURS: &str = "192.0.2.1,02:00:00:00:00:01";
+    let Some(etcd) = Etcd::start("a_gateway_key_is_written_and_put_right") else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    let proxy = Proxy::before(etcd.address());
+    let follower = Follower::of(&[format!("127.0.0.1:{}", proxy.port)]);
+    follower.state();
+    let started = clock::now();
+    // etcdctl asks anew each time; that is all the waiting there is.
+    let wait_for_ours = || {
+        let until = clock::now() + DEADLINE;
+        while etcd.ctl(&["get", "--print-value-only", KEY]).trim() != OURS {
+            assert!(clock::now() < until, "the key was not put right");
+        }
+    };
+    follower.demand(&[(KEY, OURS)], &[]);
+    wait_for_ours();
+    etcd.ctl(&["del", KEY]);
+    wait_for_ours();
+    let first = etcd.number(&["get", KEY, "-w", "json"], "version");
+    assert_eq!(first, 1, "it was created anew once");
+    const FOREIGN: i64 = 20;
+    for round in 0..FOREIGN {
+        etcd.put(KEY, &format!("192.0.2.9,{round}"));
+    }
+    wait_for_ours();
+    let version = etcd.number(&["get", KEY, "-w", "json"], "version");
+    let seconds = i64::try_from(clock::now().since(started).as_secs()).expect("a small number");
+    assert!(version - first - FOREIGN <= seconds + 1, "{version} versions in {seconds} s");
+
+    // While this node cannot hear it.
+    proxy.cut();
+    follower.lost();
+    etcd.put(KEY, "192.0.2.9,offline");
+    proxy.mend();
+    wait_for_ours();
+
+    // Not wanted any more: another's is left alone.
+    follower.demand(&[], &[]);
+    etcd.put(KEY, "192.0.2.9,other");
+    etcd.put("/havip/node/gw1/node_ip", "192.0.2.1");
+    follower.until(|now| now.contains_key("/havip/node/gw1/node_ip"));
+    assert_eq!(etcd.ctl(&["get", "--print-value-only", KEY]).trim(), "192.0.2.9,other");
+}
+
+#[test]
+fn dead_and_mute_endpoints_do_not_keep_a_node_from_the_good_one() {
+    let Some(etcd) = Etcd::start("dead_and_mute_endpoints") else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    let mute = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+    let mute = format!("127.0.0.1:{}", mute.local_addr().expect("it is bound").port());
+    let dead = format!("127.0.0.1:{}", lab::free_port());
+    let endpoints = [dead, mute, etcd.endpoint()];
+    let follower = Follower::of(&endpoints);
+    assert_eq!(follower.connected().to_string(), etcd.endpoint());
+    follower.until(|now| now.contains_key("/havip/node/gw1/vrids"));
+    let dump = smol::block_on(dump_prefix(&options(&endpoints), "/havip/")).expect("it is read");
+    assert_eq!(dump.entries.len(), 1);
+}
+
+#[test]
+fn a_frozen_etcd_is_noticed_and_found_again() {
+    let Some(etcd) = Etcd::start("a_frozen_etcd_is_noticed") else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    let follower = Follower::of(&[etcd.endpoint()]);
+    follower.state();
+    etcd.signal("STOP");
+    let started = clock::now();
+    let error = follower.lost();
+    eprintln!("noticed after {:?}: {error}", clock::now().since(started));
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    etcd.signal("CONT");
+    follower.connected();
+    etcd.put("/havip/node/gw1/vrids", "101");
+    follower.until(|now| now["/havip/node/gw1/vrids"] == "101");
+}
+
+#[test]
+fn ten_thousand_keys_of_others_do_not_reach_a_node() {
+    let Some(etcd) = Etcd::start("ten_thousand_keys_of_others") else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    let proxy = Proxy::before(etcd.address());
+    let follower = Follower::of(&[format!("127.0.0.1:{}", proxy.port)]);
+    follower.state();
+    // A state that follows shows that everything before it was delivered.
+    etcd.put("/havip/node/gw1/node_ip", "192.0.2.1");
+    follower.until(|now| now.contains_key("/havip/node/gw1/node_ip"));
+    let before = proxy.received.load(Ordering::SeqCst);
+    let direct = options(&[etcd.endpoint()]);
+    for hundred in 0..100 {
+        let keys: Vec<_> = (0..100)
+            .map(|one| {
+                let key = match one % 4 {
+                    0 => format!("/havip/virtual_router/{hundred}0{one}/vips"),
+                    1 => format!("/havip/node/gw1{hundred}-{one}/vrids"),
+                    2 => format!("/havip/vRouterGateway/{hundred}0{one}"),
+                    _ => format!("/havip/binding/10.0.{hundred}.{one}/vrid"),
+                };
+                (key, "x".repeat(50))
+            })
+            .collect();
+        smol::block_on(import(&direct, &keys, &[])).expect("it is written");
+    }
+    etcd.put("/havip/node/gw1/node_ip", "192.0.2.2");
+    follower.until(|now| now["/havip/node/gw1/node_ip"] == "192.0.2.2");
+    let bytes = proxy.received.load(Ordering::SeqCst) - before;
+    eprintln!("{bytes} bytes were received meanwhile");
+    // 10,000 events would be above a megabyte.
+    assert!(bytes < 50_000, "{bytes} bytes");
+}
+
+#[test]
+fn more_routers_and_keys_than_fit_one_transaction_or_page_are_read_whole() {
+    let Some(etcd) = Etcd::start("more_routers_and_keys_than_fit") else { return };
+    let direct = options(&[etcd.endpoint()]);
+    for count in [90_usize, 150] {
+        let names: Vec<String> = (0..count).map(|n| format!("r{n}")).collect();
+        for name in &names {
+            let keys: Vec<_> = (0..20)
+                .map(|n| (format!("/havip/virtual_router/{name}/key{n}"), n.to_string()))
+                .collect();
+            smol::block_on(import(&direct, &keys, &[])).expect("it is written");
+        }
+        etcd.put("/havip/node/gw1/vrids", &names.join(","));
+        let follower = Follower::of(&[etcd.endpoint()]);
+        assert_eq!(follower.state().entries.len(), count * 20 + 1);
+        let last = format!("/havip/virtual_router/r{}/key0", count - 1);
+        etcd.put(&last, "changed");
+        follower.until(|now| now[&last] == "changed");
+    }
+    let dump = smol::block_on(dump_prefix(&direct, "/havip/")).expect("it is read");
+    assert_eq!(dump.entries.len(), 150 * 20 + 1);
+    assert!(dump.entries.is_sorted_by(|a, b| a.key < b.key));
+}
+
+#[test]
+fn an_import_is_one_revision_or_nothing() {
+    let Some(etcd) = Etcd::start("an_import_is_one_revision_or_nothing") else { return };
+    let options = options(&[etcd.endpoint()]);
+    let absent = [Guard::Absent { key: "/havip/node/gw1/vrids".to_owned() }];
+    let revision = smol::block_on(import(&options, &pairs(SEED), &absent)).expect("it is written");
+    let dump = smol::block_on(dump_prefix(&options, "/havip/")).expect("it is read");
+    assert_eq!(dump.revision, revision);
+    assert_eq!(dump.entries.len(), SEED.len());
+    assert!(dump.entries.iter().all(|entry| entry.mod_revision == revision));
+
+    let error = smol::block_on(import(&options, &pairs(SEED), &absent)).expect_err("it is there");
+    assert_eq!(error.kind(), ErrorKind::GuardFailed);
+    assert!(error.to_string().contains("/havip/node/gw1/vrids is there already"), "{error}");
+
+    let key = "/havip/node/gw1/vrids".to_owned();
+    let unchanged = [Guard::Unchanged { key: key.clone(), mod_revision: revision }];
+    let next = smol::block_on(import(&options, &[(key, "7".to_owned())], &unchanged));
+    assert_eq!(next.expect("nobody changed it"), revision + 1);
+    let error = smol::block_on(import(&options, &pairs(SEED), &unchanged)).expect_err("changed");
+    assert!(error.to_string().contains("/havip/node/gw1/vrids was changed"), "{error}");
+
+    let many: Vec<_> = (0..129).map(|n| (format!("/havip/x/{n}"), String::new())).collect();
+    let error = smol::block_on(import(&options, &many, &[])).expect_err("too many");
+    assert_eq!(error.kind(), ErrorKind::TooManyOperations, "{error}");
+    assert!(error.to_string().contains("129 keys"), "{error}");
+    assert!(error.to_string().contains("--max-txn-ops"), "{error}");
+}
+
+#[test]
+fn an_etcd_that_wants_a_user_says_so() {
+    let Some(etcd) = Etcd::start("an_etcd_that_wants_a_user_says_so") else { return };
+    etcd.ctl(&["user", "add", "root:secret"]);
+    etcd.ctl(&["user", "grant-role", "root", "root"]);
+    etcd.ctl(&["auth", "enable"]);
+    let follower = Follower::of(&[etcd.endpoint()]);
+    let error = follower.lost();
+    assert_eq!(error.kind(), ErrorKind::AuthRequired, "{error}");
+    let dumped = smol::block_on(dump_prefix(&options(&[etcd.endpoint()]), "/havip/"));
+    assert_eq!(dumped.expect_err("no user").kind(), ErrorKind::AuthRequired);
+}
+
+#[test]
+fn what_is_not_etcd_is_refused_and_not_waited_for_for_ever() {
+    // Answers http/1.1 to everything, as a web server on a mistyped port does.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+    let port = listener.local_addr().expect("it is bound").port();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = std::io::Write::write_all(&mut client, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let follower = Follower::of(&[format!("localhost:{port}")]);
+    let error = follower.lost();
+    assert!(
+        matches!(error.kind(), ErrorKind::Closed | ErrorKind::Protocol),
+        "{:?}: {error}",
+        error.kind()
+    );
+    assert!(error.to_string().contains(&port.to_string()), "{error}");
+}
+
+#[test]
+fn a_session_ends_when_nobody_wants_it() {
+    let endpoints = [format!("127.0.0.1:{}", lab::free_port())];
+    let mut follower = Follower::of(&endpoints);
+    follower.lost();
+    follower.demands = None;
+    follower.thread.take().expect("it runs").join().expect("it does not panic");
+    follower.thread = Some(std::thread::spawn(|| ()));
+}

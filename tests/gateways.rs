@@ -1,0 +1,286 @@
+//! Real daemons in real network namespaces.
+
+#![cfg(feature = "daemon")]
+
+#[macro_use]
+mod lab;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use lab::{Daemon, Host, Lan, ip, wait};
+
+const VIP: &str = "192.0.2.100";
+
+fn keys(priority: u8) -> String {
+    format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1\npriority = {priority}")
+}
+
+fn start(host: &Host, priority: u8) -> Daemon {
+    host.daemon(&host.router("51", &keys(priority)))
+}
+
+/// Output and exit code of a command of havip.
+fn havip(arguments: &[&str]) -> (String, Option<i32>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_havip")).args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (String::from_utf8(text).unwrap(), output.status.code())
+}
+
+isolated! {
+    fn a_killed_gateway_is_replaced_and_its_kernel_drops_the_vip_by_itself() {
+        let mut lan = Lan::new();
+        let (a, b, client) = (lan.host(), lan.host(), lan.host());
+        let mut first = start(&a, 200);
+        first.wait_for("active");
+        let second = start(&b, 100);
+        second.wait_for("backup");
+        wait("the VIP answers", || client.reaches(VIP));
+        assert!(a.has(VIP) && !b.has(VIP));
+        first.kill();
+        second.wait_for("active");
+        wait("the successor has it", || b.has(VIP));
+        wait("the dead one's kernel drops it", || !a.has(VIP));
+        assert!(client.reaches(VIP));
+        let first = start(&a, 200);
+        first.wait_for("active");
+        second.wait_for("backup");
+        wait("it moved back", || a.has(VIP) && !b.has(VIP));
+        wait("the VIP answers", || client.reaches(VIP));
+    }
+}
+
+isolated! {
+    fn a_cut_cable_hands_over_and_its_return_takes_over() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let (first, second) = (start(&a, 200), start(&b, 100));
+        first.wait_for("active");
+        second.wait_for("backup");
+        lan.plug(&a, false);
+        second.wait_for("active");
+        wait("without carrier there is no VIP", || !a.has(VIP) && b.has(VIP));
+        assert_eq!(first.state(), "initialize");
+        lan.plug(&a, true);
+        first.wait_for("active");
+        second.wait_for("backup");
+        wait("it moved back", || a.has(VIP) && !b.has(VIP));
+    }
+}
+
+isolated! {
+    fn sigterm_gives_up_everything_and_ends_well() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let mut first = start(&a, 200);
+        first.wait_for("active");
+        let second = start(&b, 100);
+        second.wait_for("backup");
+        assert_eq!(first.stop().code(), Some(0));
+        assert!(!a.has(VIP), "the address was taken away before the end");
+        assert!(!first.socket.exists());
+        second.wait_for("active");
+        let status = second.status();
+        let router = &status["vrrp"]["routers"][0];
+        assert_eq!(router["counters"]["priority_zero_received"], 1);
+    }
+}
+
+isolated! {
+    fn an_ipv6_router_fails_over() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let keys = |priority| format!(
+            "vips = [\"fe80::51\", \"2001:db8::51\"]\nadvert_interval = 0.1\npriority = {priority}"
+        );
+        let mut first = a.daemon(&a.router("v6", &format!("vrid = 51\n{}", keys(200))));
+        let second = b.daemon(&b.router("v6", &format!("vrid = 51\n{}", keys(100))));
+        first.wait_for("active");
+        second.wait_for("backup");
+        wait("both VIPs are there", || a.has("fe80::51") && a.has("2001:db8::51"));
+        first.kill();
+        second.wait_for("active");
+        wait("both VIPs moved", || b.has("fe80::51") && b.has("2001:db8::51"));
+        let vip = |snapshot: havip::node::kernel::Snapshot| {
+            snapshot.addresses.into_iter().find(|a| a.prefix.ip == ip("2001:db8::51")).unwrap()
+        };
+        assert!(!vip(b.snapshot()).tentative, "no duplicate address detection");
+    }
+}
+
+isolated! {
+    fn a_vip_that_someone_removes_comes_back_without_a_change_of_state() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let daemon = start(&a, 100);
+        daemon.wait_for("active");
+        for round in 1..=3_u64 {
+            wait("the VIP is there", || a.has(VIP));
+            a.within(|| {
+                use havip::config::Prefix;
+                use havip::node::kernel::{Op, Verb};
+                let mut requests = havip::linux::netlink::Requests::open().unwrap();
+                let index = lab::index_of(&mut requests, "eth0");
+                let op = Op { index, prefix: Prefix::host(ip(VIP)), verb: Verb::Remove };
+                assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
+            });
+            wait("it is put back", || {
+                daemon.status()["vrrp"]["routers"][0]["counters"]["restored"] == round && a.has(VIP)
+            });
+        }
+        let status = daemon.status();
+        assert_eq!(status["vrrp"]["routers"][0]["counters"]["master_transitions"], 1);
+    }
+}
+
+isolated! {
+    fn a_deleted_and_recreated_interface_is_followed() {
+        let mut lan = Lan::new();
+        let (mut a, b) = (lan.host(), lan.host());
+        let (first, second) = (start(&a, 200), start(&b, 100));
+        first.wait_for("active");
+        second.wait_for("backup");
+        lan.delete(&a);
+        second.wait_for("active");
+        let status = first.status();
+        let why = status["vrrp"]["routers"][0]["not_ready"].as_str().unwrap().to_owned();
+        assert!(why.contains("does not exist"), "{why}");
+        lan.attach(&mut a);
+        first.wait_for("active");
+        second.wait_for("backup");
+        wait("the VIP is back", || a.has(VIP) && !b.has(VIP));
+    }
+}
+
+isolated! {
+    fn leftovers_of_a_crash_are_removed_and_others_addresses_are_not() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let rest = a.router("51", &format!("{}\naddress_lifetime = \"forever\"", keys(200)));
+        let mut first = a.daemon(&rest);
+        first.wait_for("active");
+        wait("the VIP is there", || a.has(VIP));
+        first.kill();
+        let second = start(&b, 255);
+        second.wait_for("active");
+        assert!(a.has(VIP), "for ever means for ever");
+        let first = a.daemon(&rest);
+        first.wait_for("backup");
+        assert!(!a.has(VIP), "removed before it took part");
+        assert!(a.has("192.0.2.1"), "the box's own address stays");
+    }
+}
+
+isolated! {
+    fn sighup_takes_over_a_right_file_and_refuses_a_wrong_one_whole() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let daemon = start(&a, 100);
+        daemon.wait_for("active");
+        let write = |rest: &str| fs::write(&daemon.config, a.config(rest)).unwrap();
+        let two = keys(100).replace("]\n", ", \"192.0.2.101\"]\n");
+        write(&a.router("51", &two));
+        daemon.signal("-HUP");
+        wait("the new VIP is there", || a.has("192.0.2.101"));
+        assert!(a.has(VIP));
+
+        write(&a.router("51", &format!("{}\nprioritty = 7", keys(100))));
+        daemon.signal("-HUP");
+        let refused = || daemon.status()["config"]["refused"].clone();
+        wait("it is refused", || refused().as_array().is_some_and(|list| !list.is_empty()));
+        let text = refused().to_string();
+        assert!(text.contains("havip.toml:13") && text.contains("priority"), "{text}");
+        assert!(a.has("192.0.2.101"), "what ran goes on");
+
+        write(&a.router("51", &keys(100)));
+        daemon.signal("-HUP");
+        wait("the second VIP goes", || !a.has("192.0.2.101"));
+        wait("nothing is refused", || refused().as_array().unwrap().is_empty());
+        let status = daemon.status();
+        assert_eq!(status["vrrp"]["routers"][0]["counters"]["master_transitions"], 1);
+    }
+}
+
+isolated! {
+    fn a_second_daemon_on_one_run_dir_is_refused() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let daemon = start(&a, 100);
+        daemon.wait_for("active");
+        let config = daemon.config.to_str().unwrap();
+        let (text, code) = a.within(|| havip(&["run", "--config", config]));
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains(&daemon.pid().to_string()), "{text}");
+        assert_eq!(daemon.state(), "active");
+    }
+}
+
+isolated! {
+    fn the_control_socket_is_its_owners_alone_and_secrets_are_nowhere() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let keys = format!("vips = [\"{VIP}\"]\nversion = \"2\"\nauth_pass = \"h1dden!\"");
+        let daemon = a.daemon(&a.router("51", &keys));
+        daemon.wait_for("active");
+        let mode = fs::metadata(&daemon.socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let run_dir = daemon.socket.parent().unwrap().to_str().unwrap();
+        let (text, code) = havip(&["status", "--run-dir", run_dir]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("active") && text.contains(VIP), "{text}");
+        let (json, code) = havip(&["status", "--json", "--run-dir", run_dir]);
+        assert_eq!(code, Some(0));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["schema"], 1);
+        let (shown, code) = havip(&["show", "--run-dir", run_dir]);
+        assert_eq!(code, Some(0), "{shown}");
+        assert!(shown.contains("havip.toml:9") && shown.contains("(hidden)"), "{shown}");
+        for text in [text, json.to_string(), shown, daemon.log()] {
+            assert!(!text.contains("h1dden!"), "{text}");
+        }
+    }
+}
+
+isolated! {
+    fn exit_codes_are_as_documented() {
+        let folder = lab::Folder::new();
+        let file = folder.0.join("havip.toml");
+        let path = file.to_str().unwrap();
+        let run_dir = folder.0.to_str().unwrap();
+        assert_eq!(havip(&["check", path]).1, Some(6), "there is no file");
+        assert_eq!(havip(&["run", "--config", path]).1, Some(6));
+        assert_eq!(havip(&["frobnicate"]).1, Some(2));
+        assert_eq!(havip(&["status", "--run-dir", run_dir]).1, Some(7));
+        let router = "[virtual_router.51]\ninterface = \"eth0\"\nvips = [\"10.0.0.3\"]\n";
+        fs::write(&file, format!("[node.gw1]\nvrids = [51]\n{router}")).unwrap();
+        assert_eq!(havip(&["check", path]).1, Some(0));
+        fs::write(&file, format!("[node.gw1]\nvrids = [51, 51]\n{router}")).unwrap();
+        assert_eq!(havip(&["check", path]).1, Some(4));
+        fs::write(&file, format!("[node.gw1]\nvrids = [51, 52]\n{router}")).unwrap();
+        let (text, code) = havip(&["check", path]);
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.contains("virtual_router/52/vips"), "{text}");
+        assert_eq!(havip(&["--help"]).1, Some(0));
+        for command in ["run", "check", "show", "status", "demo", "version"] {
+            let (text, code) = havip(&[command, "--help"]);
+            assert_eq!(code, Some(0));
+            assert!(text.contains("Usage: havip"), "{text}");
+        }
+    }
+}
+
+isolated! {
+    fn the_demo_shows_a_failover_and_leaves_nothing_behind() {
+        let count = || fs::read_dir(std::env::temp_dir()).unwrap()
+            .filter(|entry| {
+                entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("havip-demo-")
+            })
+            .count();
+        let before = count();
+        let (text, code) = havip(&["demo"]);
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(text.matches("longest gap").count(), 5, "{text}");
+        assert_eq!(count(), before);
+    }
+}
