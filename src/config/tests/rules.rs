@@ -337,7 +337,7 @@ fn sources_are_laid_over_each_other_before_places_are_asked() {
 }
 
 #[test]
-fn the_seeds_tables_become_its_routers() {
+fn the_originals_tables_become_routers() {
     let config = right(&etcd(&[
         ("/havip/virtual_router/default/interface", "eth0\n"),
         ("/havip/virtual_router/default/advert_interval", "2"),
