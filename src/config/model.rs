@@ -275,12 +275,17 @@ mod tests {
             ("10.0.0.0", 8, "11.0.0.1", false),
             ("10.0.0.1", 32, "10.0.0.1", true),
             ("10.0.0.1", 32, "10.0.0.2", false),
+            ("0.0.0.0", 0, "192.0.2.1", true),
+            ("0.0.0.0", 0, "2001:db8::1", false),
             ("2001:db8::", 32, "2001:db8:ffff::1", true),
             ("2001:db8::", 32, "2001:db9::1", false),
+            ("::", 0, "2001:db9::1", true),
             ("10.0.0.0", 8, "fe80::1", false),
             ("fe80::1", 128, "fe80::1", true),
         ] {
             assert_eq!(network(ip, len).contains(&other.parse().unwrap()), expected, "{ip}");
         }
+        assert!(network("10.0.0.0", 8).covers(&network("10.9.0.0", 16)));
+        assert!(!network("10.0.0.0", 8).covers(&network("10.9.0.0", 7)));
     }
 }

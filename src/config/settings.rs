@@ -39,6 +39,18 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("policy", "features", "keys that the store may set (default: all)"),
 ];
 
+/// Settings that are read and checked, but that nothing acts on yet.
+const NOT_YET: [&str; 8] = [
+    "etcd/username",
+    "etcd/password_file",
+    "etcd/ca",
+    "etcd/cert",
+    "etcd/key",
+    "etcd/tls_dir",
+    "etcd/server_name",
+    "etcd/insecure_skip_verify",
+];
+
 /// Tables of settings.
 pub(super) const TABLES: [&str; 4] = ["etcd", "havip", "policy", "snapshot"];
 
@@ -130,6 +142,7 @@ pub fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
     for table in TABLES {
         reader.unknown(table);
     }
+    reader.not_yet();
     let settings = Settings {
         node: reader.read("havip/node", naming).unwrap_or(NodeNaming::Host),
         run_dir: reader.read("havip/run_dir", path).unwrap_or_else(|| "/run/havip".into()),
@@ -171,6 +184,15 @@ impl Reader<'_> {
         parse(value)
             .map_err(|why| self.problems.push(Problem::at(Severity::Error, path, origin, why)))
             .ok()
+    }
+
+    fn not_yet(&mut self) {
+        let message = "nothing acts on this yet: etcd is reached without user and without TLS";
+        for path in NOT_YET {
+            self.problems.extend(self.tree.set(path).map(|entry| {
+                Problem::at(Severity::Warning, path, &entry.origin, message.to_owned())
+            }));
+        }
     }
 
     /// Two keys of `[etcd]` of which neither means anything without the other.

@@ -426,10 +426,8 @@ fn collect(
             }
             other => match scalar(other) {
                 Some(value) => text(value.trim()),
-                None => {
-                    let kind = other.type_str();
-                    return Err(wrong(format!("a {kind} is no value of havip's")));
-                }
+                None if other.is_integer() => return Err(wrong("the number is too large".into())),
+                None => return Err(wrong("a date is no value of havip's".into())),
             },
         };
         if found.len() >= ENTRIES_MAX {

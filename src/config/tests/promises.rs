@@ -1,0 +1,259 @@
+//! What a mistake, a neighbour or the store cannot do to a router that runs.
+
+use super::*;
+use crate::config::{IfName, Prefix, diff};
+
+const DEFAULT: (&str, &str) = ("/havip/virtual_router/default/interface", "eth0");
+const R1: (&str, &str) = ("/havip/virtual_router/1/vips", "10.0.0.1");
+const R2: (&str, &str) = ("/havip/virtual_router/2/vips", "10.0.0.2");
+const BOTH: (&str, &str) = ("/havip/node/gw1/vrids", "1,2");
+
+fn running() -> Config {
+    right(&etcd(&[DEFAULT, R1, R2, BOTH]))
+}
+
+#[test]
+fn a_bad_router_keeps_its_last_good_form_and_the_others_follow() {
+    let before = running();
+    let tree = etcd(&[
+        DEFAULT,
+        ("/havip/virtual_router/1/vips", "10.0.0"),
+        ("/havip/virtual_router/2/vips", "10.0.0.9"),
+        BOTH,
+    ]);
+    let Outcome { config, problems } = on(&tree, Some(&before));
+    assert_eq!(router(&config, "1"), router(&before, "1"));
+    assert_eq!(vips(router(&config, "2")), ["10.0.0.9"]);
+    let place = "/havip/virtual_router/1/vips (revision 2): error: \"10.0.0\" is not an IP address";
+    assert_told(&problems, Severity::Error, place);
+    let fate = "error: virtual_router/1: its keys are not right: this router goes on in the form";
+    assert_told(&problems, Severity::Error, fate);
+
+    let Outcome { config, problems } = on(&tree, None);
+    assert_eq!(names(&config), ["2"], "without a good form there is none to keep");
+    let fate = "error: virtual_router/1: its keys are not right: this router does not run";
+    assert_told(&problems, Severity::Error, fate);
+}
+
+#[test]
+fn keys_that_vanish_while_they_are_listed_release_nothing() {
+    let before = running();
+    for (what, tree) in [
+        ("the vips of one", etcd(&[DEFAULT, R2, BOTH])),
+        ("the interface of all", etcd(&[R1, R2, BOTH])),
+        ("all routers", etcd(&[BOTH])),
+        ("the node's key", etcd(&[DEFAULT, R1, R2])),
+        ("everything", etcd(&[])),
+    ] {
+        let Outcome { config, problems } = on(&tree, Some(&before));
+        assert_eq!(config, before, "{what}");
+        assert!(problems.iter().any(Problem::is_error), "{what}: no alarm");
+    }
+    let gone = on(&etcd(&[]), Some(&before)).problems;
+    assert_told(&gone, Severity::Error, "error: node/gw1/vrids: gone; a mistake is not an order");
+}
+
+#[test]
+fn only_an_explicit_word_releases_a_router() {
+    let before = running();
+    for (what, vrids, expected) in [
+        ("unlisted", "1", vec!["1"]),
+        ("unlisted among empty items", ",2,,", vec!["2"]),
+        ("none", "none", vec![]),
+        ("none with a newline", "none\n", vec![]),
+    ] {
+        let tree = etcd(&[DEFAULT, R1, R2, ("/havip/node/gw1/vrids", vrids)]);
+        let Outcome { config, problems } = on(&tree, Some(&before));
+        assert_eq!((names(&config), problems), (expected, vec![]), "{what}");
+    }
+    for line in ["node.gw1.vrids = []", "node.gw1.vrids = \"none\"", "node.gw1.vrids = [\"none\"]"]
+    {
+        let (tree, _) = Tree::overlay(&toml(line), &etcd(&[DEFAULT, R1, R2, BOTH]));
+        assert_eq!(names(&on(&tree, Some(&before)).config), [""; 0], "{line}");
+    }
+    for place in ["virtual_router/1", "node/gw1/virtual_router/1"] {
+        let enabled = (&*format!("/havip/{place}/enabled"), "false");
+        let tree = etcd(&[DEFAULT, R1, R2, BOTH, enabled]);
+        assert_eq!(names(&on(&tree, Some(&before)).config), ["2"], "{place}");
+    }
+}
+
+#[test]
+fn a_garbled_or_empty_list_releases_nothing() {
+    let before = running();
+    for (vrids, beginning) in [
+        ("1 2", "/havip/node/gw1/vrids (revision 4): error: \"1 2\": a router's name has letters"),
+        ("2,l!", "/havip/node/gw1/vrids (revision 4): error: not clear, so what is no longer"),
+        ("", "/havip/node/gw1/vrids (revision 4): error: empty; set it to \"none\""),
+        (",", "/havip/node/gw1/vrids (revision 4): error: empty"),
+    ] {
+        let tree = etcd(&[DEFAULT, R1, R2, ("/havip/node/gw1/vrids", vrids)]);
+        let Outcome { config, problems } = on(&tree, Some(&before));
+        assert_eq!(config, before, "{vrids:?}");
+        assert_told(&problems, Severity::Error, beginning);
+    }
+    let many: Vec<String> = (0..5000).map(|n| format!("r{n}")).collect();
+    let many = many.join(",");
+    let tree = etcd(&[DEFAULT, R1, R2, ("/havip/node/gw1/vrids", &many)]);
+    let Outcome { config, problems } = on(&tree, Some(&before));
+    assert_eq!(config, before);
+    assert!(problems.len() <= 1001, "{} problems", problems.len());
+}
+
+#[test]
+fn who_runs_keeps_what_a_newcomer_or_a_neighbour_asks_for() {
+    let before = running();
+    let newcomer = ("/havip/virtual_router/0a/vips", "10.0.0.2");
+    let vrid = ("/havip/virtual_router/0a/vrid", "9");
+    let all = ("/havip/node/gw1/vrids", "0a,1,2");
+    let Outcome { config, problems } =
+        on(&etcd(&[DEFAULT, R1, R2, newcomer, vrid, all]), Some(&before));
+    assert_eq!(config, before, "although its name comes first");
+    let place = "/havip/virtual_router/0a/vips (revision 4): error: 10.0.0.2 on eth0 is router 2's";
+    assert_told(&problems, Severity::Error, place);
+
+    // Router 1 asks for router 2's address, which did nothing.
+    let greedy = ("/havip/virtual_router/1/vips", "10.0.0.1,10.0.0.2");
+    let Outcome { config, problems } = on(&etcd(&[DEFAULT, greedy, R2, BOTH]), Some(&before));
+    assert_eq!(config, before);
+    let fate = "error: virtual_router/1: it cannot run beside the others: this router goes on in";
+    assert_told(&problems, Severity::Error, fate);
+}
+
+#[test]
+fn an_address_moves_from_one_router_to_another_in_one_revision() {
+    let tree = etcd(&[
+        DEFAULT,
+        ("/havip/virtual_router/1/vips", "10.0.0.2"),
+        ("/havip/virtual_router/2/vips", "10.0.0.1"),
+        BOTH,
+    ]);
+    let before = running();
+    let Outcome { config, problems } = on(&tree, Some(&before));
+    assert_eq!(problems, []);
+    assert_eq!(
+        (vips(router(&config, "1")), vips(router(&config, "2"))),
+        (vec!["10.0.0.2".to_owned()], vec!["10.0.0.1".to_owned()])
+    );
+    // And to one that takes its place, from one that is released.
+    let tree = etcd(&[
+        DEFAULT,
+        ("/havip/virtual_router/3/vips", "10.0.0.1,10.0.0.2"),
+        ("/havip/node/gw1/vrids", "3"),
+    ]);
+    let Outcome { config, problems } = on(&tree, Some(&before));
+    assert_eq!((names(&config), problems), (vec!["3"], vec![]));
+}
+
+#[test]
+fn a_router_that_falls_back_gets_back_what_another_was_to_have() {
+    // 1 gives its address to 2, which is bad for another reason: 1 asks for 3's. So 1 falls back
+    // to the form it had, and 2 must leave it its address.
+    let r3 = ("/havip/virtual_router/3/vips", "10.0.0.3");
+    let all = ("/havip/node/gw1/vrids", "1,2,3");
+    let before = right(&etcd(&[DEFAULT, R1, R2, r3, all]));
+    let tree = etcd(&[
+        DEFAULT,
+        ("/havip/virtual_router/1/vips", "10.0.0.3"),
+        ("/havip/virtual_router/2/vips", "10.0.0.1"),
+        r3,
+        all,
+    ]);
+    let Outcome { config, problems } = on(&tree, Some(&before));
+    assert_eq!(config, before);
+    assert_eq!(problems.iter().filter(|problem| problem.is_error()).count(), 4);
+}
+
+#[test]
+fn the_store_cannot_take_the_box() {
+    let facts = Facts {
+        own_addresses: vec!["192.0.2.10".parse().unwrap()],
+        gateways: vec!["192.0.2.1".parse().unwrap()],
+    };
+    let policy = Policy {
+        interfaces: Some(vec!["eth*".into(), "lo".into()]),
+        addresses: Some(vec![
+            Prefix { ip: "192.0.2.0".parse().unwrap(), len: 24 },
+            Prefix { ip: "10.0.0.0".parse().unwrap(), len: 8 },
+        ]),
+        features: Some(vec!["vips".into(), "interface".into()]),
+    };
+    let (free, own) = (Policy::default(), Facts::default());
+    let interface = "virtual_router/1/interface";
+    let vips = "virtual_router/1/vips";
+    for (what, key, value, policy, facts, why) in [
+        ("loopback", interface, "lo", &free, &own, "the store may not put VIPs on lo"),
+        ("loopback, although listed", interface, "lo", &policy, &own, "the store may not put"),
+        ("another interface", interface, "wan0", &policy, &own, "the store may not use wan0"),
+        ("its address", vips, "192.0.2.10", &free, &facts, "192.0.2.10 is this box's own address"),
+        ("its gateway", vips, "192.0.2.1", &free, &facts, "192.0.2.1 is this box's default gate"),
+        ("half of all", vips, "10.0.0.1/1", &free, &own, "10.0.0.1/1: the store may not route"),
+        ("another network", vips, "10.1.1.1,11.1.1.1", &policy, &own, "the store may not use 11."),
+        ("a wider one", vips, "192.0.2.9/23", &policy, &own, "the store may not use 192.0.2.9/23"),
+        ("a key", "virtual_router/1/priority", "9", &policy, &own, "the store may not set prio"),
+        ("multicast", vips, "224.0.0.18", &free, &own, "224.0.0.18: a multicast address"),
+        ("everything", vips, "10.0.0.1/0", &free, &own, "\"10.0.0.1/0\": the prefix length is"),
+        ("a broadcast", vips, "10.0.0.255/24", &free, &own, "10.0.0.255/24: a broadcast address"),
+        ("a network itself", vips, "10.0.0.0/24", &free, &own, "10.0.0.0/24: the address of a"),
+    ] {
+        let (good, _) = Tree::overlay(
+            &etcd(&[(&*format!("/havip/{key}"), value)]),
+            &etcd(&[DEFAULT, R1, ("/havip/node/gw1/vrids", "1")]),
+        );
+        let Outcome { config, problems } = with(&good, None, policy, facts);
+        assert_eq!(names(&config), [""; 0], "{what}");
+        let beginning = format!("/havip/{key} (revision 1): error: {why}");
+        assert_told(&problems, Severity::Error, &beginning);
+    }
+}
+
+#[test]
+fn what_stands_in_the_local_file_is_not_bound_by_the_policy() {
+    let policy =
+        Policy { interfaces: Some(vec![]), addresses: Some(vec![]), features: Some(vec![]) };
+    let gateways = vec!["10.0.0.3".parse().unwrap()];
+    let facts = Facts { own_addresses: vec![], gateways };
+    let local = router_100("interface = \"lo\"\nvips = [\"10.0.0.3/7\"]\n");
+    let outcome = with(&local, None, &policy, &facts);
+    assert_eq!((names(&outcome.config), outcome.problems), (vec!["100"], vec![]));
+
+    // Its interface does not make a VIP of the store's harmless.
+    let (tree, _) = Tree::overlay(
+        &router_100("interface = \"eth0\""),
+        &etcd(&[("/havip/virtual_router/100/vips", "10.0.0.3")]),
+    );
+    let policy = Policy::default();
+    let problems = with(&tree, None, &policy, &facts).problems;
+    let place =
+        "/havip/virtual_router/100/vips (revision 1): error: 10.0.0.3 is this box's default";
+    assert_told(&problems, Severity::Error, place);
+}
+
+#[test]
+fn a_thousand_slips_are_counted_and_not_told_one_by_one() {
+    let keys: Vec<String> = (0..5000).map(|n| format!("/havip/virtual_router/1/key{n}")).collect();
+    let mut keys: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "x")).collect();
+    keys.extend([DEFAULT, R1, ("/havip/node/gw1/vrids", "1")]);
+    let Outcome { config, problems } = on(&etcd(&keys), None);
+    assert_eq!((names(&config), problems.len()), (vec!["1"], 101));
+    assert_told(&problems, Severity::Warning, "warning: 4900 more problems like these");
+}
+
+#[test]
+fn a_difference_names_its_keys_and_nothing_differs_from_itself() {
+    let before = running();
+    assert!(diff(&before, &before).is_empty());
+    let tree = etcd(&[
+        DEFAULT,
+        R1,
+        ("/havip/virtual_router/1/priority", "7"),
+        ("/havip/virtual_router/1/interface", "eth1"),
+        ("/havip/virtual_router/3/vips", "10.0.0.3"),
+        ("/havip/node/gw1/vrids", "1,3"),
+    ]);
+    let after = right(&tree);
+    let diff = diff(&before, &after);
+    assert_eq!((diff.added, diff.removed), (vec![name("3")], vec![name("2")]));
+    assert_eq!(diff.changed, [(name("1"), vec!["interface", "priority"])]);
+    assert_eq!(router(&after, "1").interface, IfName::new("eth1").unwrap());
+}
