@@ -294,6 +294,31 @@ fn changing_one_router_disturbs_no_other() {
 }
 
 #[test]
+fn a_longer_lifetime_reaches_the_kernel_before_renewals_slow_down() {
+    let routers = |others: u16| {
+        let mut many = router(200, 100);
+        many.name = RouterName::new("52").unwrap();
+        many.vrid = Vrid::new(52).unwrap();
+        many.vips = vec![Prefix::host([10, 3, 0, 1].into())];
+        let octets = |n: u16| [10, 4, u8::try_from(n >> 8).unwrap(), n.to_le_bytes()[0]];
+        many.vips_excluded = (0..others).map(|n| Prefix::host(octets(n).into())).collect();
+        config([router(200, 100), many])
+    };
+    let mut world = World::new(1);
+    world.add(&own(1), routers(0));
+    run(&mut world, 10_000);
+    assert_eq!(world.holders(&vip()), [0]);
+    // Two thousand more addresses: renewing all of them each second would wake the box too often.
+    world.configure(0, routers(2_000));
+    world.run(Duration::from_secs(300), |world| {
+        assert_eq!(world.holders(&vip()), [0], "at {:?}", world.now());
+    });
+    let status = world.node(0).unwrap().status(world.now());
+    assert_eq!(status.routers[0].address_lifetime, Some(81));
+    assert_eq!(status.routers[0].counters.restored, 0);
+}
+
+#[test]
 fn many_routers_share_wakeups_without_a_burst() {
     let routers = |priority: u8| {
         config((1..=250).map(|vrid| {

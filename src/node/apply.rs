@@ -57,7 +57,7 @@ impl Node {
         }
         self.config = Some(config);
         self.share_wakeups();
-        self.set_lifetimes();
+        changed.extend(self.set_lifetimes());
         for id in changed {
             self.sync_claims(now, id, out);
         }
@@ -150,7 +150,9 @@ impl Node {
         }
     }
 
-    fn set_lifetimes(&mut self) {
+    /// Decides how long each router's addresses live; gives those for which that changed. The
+    /// kernel has to hear of it before the pace of renewals follows.
+    fn set_lifetimes(&mut self) -> Vec<RouterId> {
         let addresses: usize = self
             .entries
             .values()
@@ -162,14 +164,20 @@ impl Node {
         // Renewed at a quarter of the lifetime: addresses / (lifetime / 4) renewals a second.
         let floor = u64::try_from(addresses).unwrap_or(u64::MAX).saturating_mul(4);
         let floor = u32::try_from(floor.div_ceil(RENEWALS_PER_SECOND)).unwrap_or(u32::MAX);
-        for entry in self.entries.values_mut() {
+        let mut changed = Vec::new();
+        for (id, entry) in &mut self.entries {
             let config = entry.router.config();
-            entry.lifetime = match config.address_lifetime {
+            let lifetime = match config.address_lifetime {
                 Lifetime::Forever => None,
                 Lifetime::Seconds(seconds) => Some(seconds),
                 Lifetime::Auto => Some(automatic_lifetime(config).max(floor)),
             };
+            if entry.lifetime != lifetime {
+                entry.lifetime = lifetime;
+                changed.push(*id);
+            }
         }
+        changed
     }
 
     /// Claims what an active router should have, releases what it should not.
