@@ -5,27 +5,19 @@
 
 #![cfg(feature = "daemon")]
 
-/// A test whose body runs in a network namespace of its own.
-macro_rules! isolated {
-    (fn $name:ident() $body:block) => {
-        #[test]
-        fn $name() {
-            crate::isolated(concat!(module_path!(), "::", stringify!($name)), || $body);
-        }
-    };
-}
-
+#[macro_use]
+#[path = "../lab/mod.rs"]
+mod lab;
 mod netlink;
 mod packets;
 
 use std::fs;
-use std::io::{self, Write};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Command;
 use std::time::Duration;
 
-use havip::config::{IfName, Prefix};
+use havip::config::Prefix;
+use lab::{ip, name, skip};
+
 use havip::linux::netlink::{Notifications, Requests};
 use havip::linux::{VrrpSocket, netns, rt, wait_readable};
 use havip::node::kernel::{Address, Change, Link, Op, Port, Snapshot, Verb};
@@ -34,54 +26,8 @@ use havip::wire::{Family, IfIndex};
 /// Longer than anything that is waited for takes; only a failing test waits as long.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Runs `body`, of the test with the path `name`, in a new network namespace on a thread of its own.
-fn isolated(name: &'static str, body: fn()) {
-    let name = name.split_once("::").map_or(name, |(_this_crate, rest)| rest);
-    const WITHIN: &str = "HAVIP_TEST_IN_USER_NAMESPACE";
-    let run = move || netns::unshare_net().is_ok().then(body).is_some();
-    match std::thread::spawn(run).join() {
-        Ok(true) => return,
-        Ok(false) => {}
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
-    let mut within = Command::new("unshare");
-    within.args(["--user", "--map-root-user"]);
-    if std::env::var_os(WITHIN).is_some() || !within.arg("true").status().is_ok_and(|s| s.success())
-    {
-        return skip(name, "needs root");
-    }
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user"])
-        .arg(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--test-threads=1"])
-        .env(WITHIN, "1")
-        .output()
-        .unwrap();
-    io::stderr().write_all(&output.stderr).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-/// Says so past libtest's capture, so that it is seen of a test that passes, and in the file that
-/// the runner counts skips with.
-fn skip(name: &str, why: &str) {
-    let line = format!("skipped: {why} ({name})\n");
-    io::stderr().write_all(line.as_bytes()).unwrap();
-    if let Some(path) = std::env::var_os("HAVIP_SKIPPED") {
-        let mut file = fs::File::options().append(true).create(true).open(path).unwrap();
-        file.write_all(line.as_bytes()).unwrap();
-    }
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
 fn prefix(text: &str, len: u8) -> Prefix {
     Prefix { ip: ip(text), len }
-}
-
-fn name(text: &str) -> IfName {
-    IfName::new(text).unwrap()
 }
 
 fn put(index: IfIndex, address: &str, lifetime: Option<u32>) -> Op {
