@@ -13,6 +13,7 @@ use polling::{Events, Poller};
 
 use super::channel::Ringer;
 use super::kernel::{Answer, Job, Sockets};
+use super::will::Will;
 use crate::config::Config;
 use crate::linux::netlink::Notifications;
 use crate::linux::signals::{Signal, SignalFd};
@@ -74,6 +75,8 @@ pub(super) struct Wiring {
     pub(super) answers: Receiver<Answer>,
     pub(super) reports: SyncSender<Report>,
     pub(super) control: Ringer,
+    /// What another process would do if this one died.
+    pub(super) will: Will,
     /// Notices that found the queue full.
     pub(super) notices_lost: Arc<AtomicU64>,
 }
@@ -349,6 +352,9 @@ impl Engine {
             }
         }
         self.states_unsent |= actions.states_changed;
+        if actions.states_changed {
+            self.wiring.will.update(node);
+        }
         if self.states_unsent {
             let states = node.states().collect();
             // Full: in the next turn, with what is true then.

@@ -17,6 +17,7 @@ pub mod log;
 pub mod socket;
 pub mod sources;
 pub mod status;
+pub mod will;
 
 use std::fs;
 use std::io;
@@ -39,6 +40,7 @@ use crate::node::kernel::Snapshot;
 use identity::Identity;
 use kernel::JOBS_MAX;
 use sources::{Local, Sources};
+use will::Will;
 
 /// Reports that may wait for the control thread: notices of the worst second, and more.
 const REPORTS_MAX: usize = 4096;
@@ -83,6 +85,9 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> Error {
 /// It could not start, or something that nothing works without broke.
 pub fn run(local: Local) -> Result<(), Error> {
     signals::block().map_err(system("blocking signals"))?;
+    // Here, before the first thread, this binary can execute itself once more as the guard that
+    // carries out the will.
+    let will = Will::new().map_err(system("making a memfd"))?;
     let settings = local.settings.clone();
     fs::DirBuilder::new()
         .recursive(true)
@@ -132,6 +137,7 @@ pub fn run(local: Local) -> Result<(), Error> {
         answers: answer_receiver,
         reports: report_sender,
         control: control_ringer,
+        will,
         notices_lost: Arc::clone(&notices_lost),
     };
     let (started_sender, started) = sync_channel(1);

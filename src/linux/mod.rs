@@ -6,6 +6,7 @@
 mod child;
 pub mod clock;
 pub mod lock;
+mod memfd;
 pub mod netlink;
 pub mod netns;
 mod packet_socket;
@@ -19,6 +20,7 @@ mod vrrp_socket;
 mod wait;
 
 pub use child::{die_with_parent, terminate};
+pub use memfd::memfd;
 pub use packet_socket::PacketSocket;
 pub use ping::Pinger;
 pub use poll::register;

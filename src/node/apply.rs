@@ -340,6 +340,7 @@ impl Node {
             None if readdressed && entry.router.is_active() => {
                 let priority = entry.router.config().priority.number();
                 advertise(entry, priority, out);
+                out.states_changed = true;
             }
             None => {}
             // Sockets take a moment at each start: nothing to speak of.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::kernel::{Change, Errno, Op, Port, Snapshot};
 use super::notice::Notice;
-use crate::config::Config;
+use crate::config::{Config, Prefix};
 use crate::wire::IfIndex;
 use crate::wire::vrrp::RxMeta;
 
@@ -60,6 +60,17 @@ pub enum Event<'a> {
     Shutdown,
 }
 
+/// What an active router would say, and have taken away, if its process died now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Farewell {
+    /// Through which sockets it speaks.
+    pub port: Port,
+    /// Its adverts with priority 0, whole IP packets: one for each checksum form in use.
+    pub packets: Vec<Vec<u8>>,
+    /// Its addresses, all on the port's interface.
+    pub addresses: Vec<Prefix>,
+}
+
 /// How a frame of [`Actions`] is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
@@ -91,7 +102,8 @@ pub struct Actions {
     pub kernel: Vec<Action>,
     /// For the log.
     pub notices: Vec<Notice>,
-    /// A router changed its state: what others are told of this node is out of date.
+    /// A router changed its state, or an active one its adverts or addresses: what others are told
+    /// of this node is out of date.
     pub states_changed: bool,
 }
 

@@ -38,7 +38,7 @@ use ports::Ports;
 use router::{Effect, Input, Reason};
 
 pub use entry::Counters;
-pub use event::{Action, Actions, Event, Inbox, Via};
+pub use event::{Action, Actions, Event, Farewell, Inbox, Via};
 pub use status::{AddressStatus, NodeStatus, PortStatus, RouterState, RouterStatus};
 pub use time::Instant;
 pub use turn::{Host, turn};
@@ -206,6 +206,16 @@ impl Node {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.phase == Phase::Stopping && self.entries.is_empty() && self.claims.nothing_to_remove()
+    }
+
+    /// What the active routers would say and have taken away if this process died now. Changes
+    /// only with [`Actions::states_changed`].
+    pub fn farewells(&self) -> impl Iterator<Item = Farewell> {
+        self.entries.values().filter(|entry| entry.router.is_active()).filter_map(|entry| {
+            let port = Port { index: entry.link?, family: entry.router.config().family };
+            let addresses = entry.places.iter().map(|(_, prefix)| *prefix).collect();
+            Some(Farewell { port, packets: entry.farewell(), addresses })
+        })
     }
 
     fn timeout(&mut self, now: Instant, heard_all: bool, out: &mut Actions) {
