@@ -328,6 +328,54 @@ fn a_history_compacted_between_reading_and_watching_is_read_again() {
 }
 
 #[test]
+fn a_node_that_takes_over_a_thousand_routers_writes_few_revisions() {
+    const MANY: usize = 1000;
+    let Some(etcd) = Etcd::start("a_node_that_takes_over_a_thousand_routers") else { return };
+    let keys: Vec<String> = (0..MANY).map(|n| format!("/havip/vRouterGateway/r{n}")).collect();
+    let writes: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "192.0.2.1,m")).collect();
+    let before = etcd.number(&["get", "x", "-w", "json"], "revision");
+    let follower = Follower::of(&[etcd.endpoint()]);
+    follower.demand(&writes, &[]);
+    let count =
+        || etcd.number(&["get", "/havip/", "--prefix", "--keys-only", "-w", "json"], "count");
+    let until = clock::now() + DEADLINE;
+    while count() < i64::try_from(MANY).expect("a small number") {
+        assert!(clock::now() < until, "the keys were not written");
+    }
+    let revisions = etcd.number(&["get", "x", "-w", "json"], "revision") - before;
+    assert!(revisions <= 20, "{revisions} revisions");
+}
+
+#[test]
+fn a_key_that_the_server_refuses_keeps_none_of_the_others_back() {
+    let Some(etcd) = Etcd::start("a_key_that_the_server_refuses") else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    let follower = Follower::of(&[etcd.endpoint()]);
+    follower.state();
+    // Above the server's bound of a request.
+    let huge = "x".repeat(1_600_000);
+    follower.demand(
+        &[("/havip/vRouterGateway/100", &huge), ("/havip/vRouterGateway/101", "fits")],
+        &[],
+    );
+    loop {
+        if let StoreEvent::WriteRefused { key, error } = follower.next() {
+            assert_eq!(key, "/havip/vRouterGateway/100");
+            assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+            assert!(error.to_string().len() < 1000, "the value is not shown");
+            break;
+        }
+    }
+    let until = clock::now() + DEADLINE;
+    while etcd.ctl(&["get", "--print-value-only", "/havip/vRouterGateway/101"]).trim() != "fits" {
+        assert!(clock::now() < until, "the other key was not written");
+    }
+    // Reading goes on.
+    etcd.put("/havip/node/gw1/vrids", "101");
+    follower.until(|now| now["/havip/node/gw1/vrids"] == "101");
+}
+
+#[test]
 fn a_gateway_key_is_written_and_put_right_but_not_without_measure() {
     const KEY: &str = "/havip/vRouterGateway/100";
     const OURS: &str = "192.0.2.1,02:00:00:00:00:01";

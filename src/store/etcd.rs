@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use etcd_client::{GetOptions, KvClient, WatchClient, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{
+    GetOptions, KvClient, Txn, TxnOp, WatchClient, WatchOptions, WatchResponse, WatchStream,
+};
 use smol::Timer;
 use smol::future::or;
 
@@ -28,6 +30,8 @@ use crate::node::Instant;
 
 /// Least time between two readings of everything, so that a storm of changes costs little.
 const LIST_INTERVAL: Duration = Duration::from_millis(50);
+/// Keys of one transaction: below the servers' default of 128 operations.
+const PUTS_MAX: usize = 100;
 /// A session that lived that long was a good one; the next failure is the first again.
 const STEADY: Duration = Duration::from_secs(10);
 /// Readings in a row that a compaction may spoil.
@@ -239,6 +243,7 @@ impl Follower<'_> {
             listed: None,
             stream: None,
             stale: true,
+            singly: false,
             list_at: Instant::ZERO,
             probe_at: Instant::ZERO,
             follower: self,
@@ -257,6 +262,8 @@ struct Session<'a, 'b> {
     stream: Option<WatchStream>,
     /// Something changed since.
     stale: bool,
+    /// A transaction of several keys was refused.
+    singly: bool,
     /// Not before this, everything is read again.
     list_at: Instant,
     /// When the server is asked whether it is alive.
@@ -283,8 +290,11 @@ impl Session<'_, '_> {
         if self.stale && clock::now() >= self.list_at {
             self.list().await?;
         }
-        while let Some((key, value)) = self.follower.writes.due(clock::now()) {
-            self.put(&key, &value).await?;
+        while self.put().await? {
+            // A node that is not active any more must not go on writing that it is.
+            if let Some(demand) = self.follower.demands.try_recv() {
+                self.take(demand);
+            }
         }
         if clock::now() >= self.probe_at {
             probe(&mut self.kv, self.endpoint, self.follower.options).await?;
@@ -292,14 +302,7 @@ impl Session<'_, '_> {
         }
         match self.wake().await {
             Wake::Demand(None) => return Err(End::Quit),
-            Wake::Demand(Some(demand)) => {
-                self.follower.take(demand);
-                // What is watched may not cover it.
-                self.stale |= self
-                    .listed
-                    .as_ref()
-                    .is_none_or(|listed| listed.scope != self.scope().with_listed(&listed.config));
-            }
+            Wake::Demand(Some(demand)) => self.take(demand),
             Wake::Message(Err(error)) => {
                 return Err(Error::call(self.endpoint, WATCHING, error).into());
             }
@@ -311,6 +314,15 @@ impl Session<'_, '_> {
             Wake::Time => {}
         }
         Ok(())
+    }
+
+    fn take(&mut self, demand: Demand) {
+        self.follower.take(demand);
+        // What is watched may not cover it.
+        self.stale |= self
+            .listed
+            .as_ref()
+            .is_none_or(|listed| listed.scope != self.scope().with_listed(&listed.config));
     }
 
     fn scope(&self) -> Scope {
@@ -412,26 +424,41 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    async fn put(&mut self, key: &str, value: &str) -> Result<(), Error> {
+    /// Puts keys that are due, many in one transaction: taking over a thousand routers must not
+    /// cost the cluster a thousand revisions. `false`: none was due.
+    async fn put(&mut self) -> Result<bool, Error> {
+        let most = if self.singly { 1 } else { PUTS_MAX };
+        let due = self.follower.writes.due(clock::now(), most);
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let puts: Vec<TxnOp> =
+            due.iter().map(|(key, value)| TxnOp::put(key.as_str(), value.as_str(), None)).collect();
+        let call = self.kv.txn(Txn::new().and_then(puts));
         let timeout = self.follower.options.call_timeout;
-        let call = self.kv.put(key, value, None);
         let result = within(self.endpoint, WRITING, timeout, call).await;
         let now = clock::now();
-        match result {
-            Ok(answer) => {
+        let writes = &mut self.follower.writes;
+        match (result, due.as_slice()) {
+            (Ok(answer), due) => {
                 let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-                self.follower.writes.done(now, key, value, revision);
+                due.iter().for_each(|(key, value)| writes.done(now, key, value, revision));
             }
-            Err(error) if error.kind().ends_session() => return Err(error),
-            Err(error) => {
+            (Err(error), due) if error.kind().ends_session() => {
+                due.iter().for_each(|(key, _)| writes.failed(now, key));
+                return Err(error);
+            }
+            (Err(error), [(key, _)]) => {
                 // Its opinion of this key; reading goes on.
-                self.follower.writes.refused(now, key);
-                let key = key.to_owned();
+                writes.refused(now, key);
+                let key = key.clone();
                 self.follower.events.send(StoreEvent::WriteRefused { key, error });
             }
+            // One of them may have spoilt it for all.
+            (Err(_), _) => self.singly = true,
         }
         self.heard();
-        Ok(())
+        Ok(true)
     }
 
     fn heard(&mut self) {

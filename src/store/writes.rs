@@ -56,10 +56,13 @@ impl Writes {
         }
     }
 
-    /// A key to put now, with its value.
-    pub(super) fn due(&self, now: Instant) -> Option<(String, String)> {
-        let (key, value) = self.wrong().find(|(key, _)| self.next_at(key) <= now)?;
-        Some((key.to_owned(), value.to_owned()))
+    /// Keys to put now, with their values; not more than `most`.
+    pub(super) fn due(&self, now: Instant, most: usize) -> Vec<(String, String)> {
+        self.wrong()
+            .filter(|(key, _)| self.next_at(key) <= now)
+            .take(most)
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
     }
 
     /// When [`due`](Self::due) next has something.
@@ -71,6 +74,13 @@ impl Writes {
     pub(super) fn done(&mut self, now: Instant, key: &str, value: &str, revision: i64) {
         self.tries.insert(key.to_owned(), Try { next_at: now + INTERVAL, refused: 0 });
         self.changed(key, Some(value.as_bytes()), revision);
+    }
+
+    /// A put did not come to its end: it is tried again, at the usual rate.
+    pub(super) fn failed(&mut self, now: Instant, key: &str) {
+        let next_at = now + INTERVAL;
+        let first = Try { next_at, refused: 0 };
+        self.tries.entry(key.to_owned()).and_modify(|put| put.next_at = next_at).or_insert(first);
     }
 
     /// The server refused a put.
@@ -113,13 +123,13 @@ mod tests {
     }
 
     fn is_due(writes: &Writes, ms: u64) -> bool {
-        writes.due(at(ms)).is_some()
+        !writes.due(at(ms), 1).is_empty()
     }
 
     #[test]
     fn a_wanted_key_is_put_at_once_and_then_left_alone() {
         let mut writes = wanting("a");
-        assert_eq!(writes.due(at(0)), Some((KEY.to_owned(), "a".to_owned())));
+        assert_eq!(writes.due(at(0), 9), [(KEY.to_owned(), "a".to_owned())]);
         writes.done(at(0), KEY, "a", 5);
         assert_eq!(writes.next_deadline(), None);
         // Its own event.
@@ -181,6 +191,32 @@ mod tests {
         writes.want(at(20), [(KEY.to_owned(), "b".to_owned())].into());
         assert!(!is_due(&writes, 999));
         assert!(is_due(&writes, 1000));
+    }
+
+    #[test]
+    fn a_put_that_broke_off_is_tried_again_at_the_usual_rate() {
+        let mut writes = wanting("a");
+        for ms in [0, 1000, 2000] {
+            assert!(is_due(&writes, ms));
+            writes.failed(at(ms), KEY);
+            assert_eq!(writes.next_deadline(), Some(at(ms + 1000)));
+        }
+    }
+
+    #[test]
+    fn what_is_due_comes_in_parts() {
+        let mut writes = Writes::default();
+        writes.want(at(0), (0..250).map(|n| (n.to_string(), "v".to_owned())).collect());
+        let mut parts = Vec::new();
+        loop {
+            let part = writes.due(at(0), 100);
+            if part.is_empty() {
+                break;
+            }
+            part.iter().for_each(|(key, value)| writes.done(at(0), key, value, 5));
+            parts.push(part.len());
+        }
+        assert_eq!(parts, [100, 100, 50]);
     }
 
     #[test]
