@@ -48,6 +48,9 @@ const PING: Duration = Duration::from_millis(2);
 /// Longest wait for anything to happen.
 const PATIENCE: Duration = Duration::from_secs(12);
 
+/// Silence of all daemons after which an act is over.
+const QUIET: Duration = Duration::from_millis(300);
+
 type Failure = Box<dyn std::error::Error>;
 
 fn run(given: &Given) -> Exit {
@@ -278,7 +281,12 @@ impl Stage {
         Err("the VIP stays on a dead gateway".into())
     }
 
+    /// Begins an act, once the one before has settled: what the daemons still have to say of that
+    /// must not be taken for news.
     fn heading(&self, text: &str) {
+        while let Ok((from, line)) = self.lines.recv_timeout(QUIET) {
+            self.say(from, &line);
+        }
         print(&format!("\n{text}\n"));
     }
 
