@@ -1,8 +1,9 @@
 # `make` lists what there is. What a target needs and the machine lacks is installed first, by
 # .ci/setup: Debian's apt, with sudo where needed, no service started.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build release check cross ci
+.PHONY: help demo test build release check fuzz cross ci
 
+FUZZ_SECONDS ?= 300
 # Targets of `make cross`: files of cross/targets.
 TARGETS ?= $(basename $(notdir $(wildcard cross/targets/*.env)))
 
@@ -30,6 +31,10 @@ release: ## target/release/havip, small and for this machine's C library
 check: ## format, lints, documentation, module walls, feature sets
 	@.ci/setup build
 	@.ci/check
+
+fuzz: ## every parser for FUZZ_SECONDS=300 each
+	@.ci/setup build
+	@tests/fuzz/run $(FUZZ_SECONDS)
 
 cross: ## static binaries in dist/, for TARGETS="x86_64 aarch64 armv7"
 	@.ci/setup cross

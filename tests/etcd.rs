@@ -5,8 +5,16 @@
 #[macro_use]
 mod lab;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::process::{Child, Command};
 
+use havip::linux::netlink::Requests;
+use havip::linux::{RecvBatch, VrrpSocket};
+use havip::node::kernel::Port;
+use havip::wire::Family;
+use havip::wire::ip::parse_ipv4;
+use havip::wire::vrrp::Packet;
 use lab::peer::{folder, is_there};
 use lab::{Daemon, Host, Lan, wait};
 
@@ -81,6 +89,47 @@ impl Drop for Etcd {
     }
 }
 
+/// Hears the adverts of a LAN.
+struct Listener {
+    socket: VrrpSocket,
+    batch: RecvBatch,
+    /// How many of each VRID, and from whom.
+    heard: BTreeMap<u8, u32>,
+    sources: BTreeSet<IpAddr>,
+    /// With priority 0.
+    farewells: u32,
+}
+
+impl Listener {
+    fn on(host: &Host) -> Self {
+        let socket = host.within(|| {
+            let index = lab::index_of(&mut Requests::open().unwrap(), "eth0");
+            VrrpSocket::open(Port { index, family: Family::V4 }).unwrap()
+        });
+        Self {
+            socket,
+            batch: RecvBatch::new(),
+            heard: BTreeMap::new(),
+            sources: BTreeSet::new(),
+            farewells: 0,
+        }
+    }
+
+    /// Adverts of a VRID so far.
+    fn heard(&mut self, vrid: u8) -> u32 {
+        while self.socket.recv_batch(&mut self.batch).unwrap() > 0 {
+            for packet in self.batch.packets() {
+                let (meta, bytes) = parse_ipv4(packet.bytes).unwrap();
+                let advert = Packet::new(bytes).unwrap().check(&meta).unwrap();
+                *self.heard.entry(advert.vrid.number()).or_default() += 1;
+                self.farewells += u32::from(advert.priority == 0);
+                self.sources.insert(meta.src);
+            }
+        }
+        self.heard.get(&vrid).copied().unwrap_or(0)
+    }
+}
+
 /// A switch with an etcd on it.
 fn set_up(test: &str) -> Option<(Lan, Etcd)> {
     if !is_there(ETCD) {
@@ -149,11 +198,18 @@ isolated! {
         etcd.put("/havip/node/gw2/vrids", "100,101");
         daemon.wait_for("active");
         wait("both are there", || a.has(VIP) && a.has("192.0.2.101"));
+        let mut listener = Listener::on(&lan.host());
         etcd.kill();
         wait("the loss shows", || daemon.status()["config"]["store"]["connected"] == false);
+        // Through the loss, a time without it, and its return.
+        wait("adverts go on", || listener.heard(100) >= 30 && listener.heard(101) >= 30);
         assert!(a.has(VIP) && a.has("192.0.2.101"));
         etcd.restart();
         wait("it is back", || daemon.status()["config"]["store"]["connected"] == true);
+        let before = listener.heard(100);
+        wait("and on", || listener.heard(100) > before && listener.heard(101) > before);
+        assert_eq!(listener.farewells, 0);
+        assert_eq!(listener.sources, [lab::ip(&a.ip())].into());
         etcd.put("/havip/virtual_router/101/vips", "192.0.2.102");
         wait("the change comes", || a.has("192.0.2.102") && !a.has("192.0.2.101"));
         let status = daemon.status();

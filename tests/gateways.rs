@@ -173,6 +173,52 @@ isolated! {
 }
 
 isolated! {
+    fn on_a_kernel_that_keeps_no_owners_a_file_tells_what_a_crash_left() {
+        use havip::config::Prefix;
+        use havip::linux::netlink::Requests;
+        use havip::node::kernel::{Op, Verb};
+
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        // A box where nothing carries a mark: what an old kernel shows.
+        a.within(|| {
+            fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+            let mut requests = Requests::open().unwrap();
+            let index = lab::index_of(&mut requests, "lo");
+            let prefix = Prefix { ip: ip("127.0.0.1"), len: 8 };
+            let op = Op { index, prefix, verb: Verb::Remove };
+            assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
+        });
+        let rest = a.router("51", &format!("{}\naddress_lifetime = \"forever\"", keys(200)));
+        let mut first = a.daemon(&rest);
+        first.wait_for("active");
+        wait("the VIP is there", || a.has(VIP));
+        let file = a.folder().join("run/addresses");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("havip addresses 1\n") && text.contains(VIP), "{text}");
+        first.kill();
+        let second = start(&b, 255);
+        second.wait_for("active");
+        // The old kernel's view of it, and an address of an operator's beside it.
+        a.within(|| {
+            let mut requests = Requests::open().unwrap();
+            let index = lab::index_of(&mut requests, "eth0");
+            let prefix = Prefix::host(ip(VIP));
+            let op = Op { index, prefix, verb: Verb::Remove };
+            assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
+            requests.add_address(index, prefix).unwrap();
+            requests.add_address(index, Prefix::host(ip("192.0.2.77"))).unwrap();
+        });
+        let mut first = a.daemon(&rest);
+        first.wait_for("backup");
+        assert!(!a.has(VIP), "removed before it took part");
+        assert!(a.has("192.0.2.77"), "nobody's business");
+        assert!(first.stop().success());
+        assert!(!file.exists(), "a clean end leaves nothing to tell");
+    }
+}
+
+isolated! {
     fn sighup_takes_over_a_right_file_and_refuses_a_wrong_one_whole() {
         let mut lan = Lan::new();
         let a = lan.host();

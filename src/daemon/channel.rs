@@ -27,6 +27,14 @@ pub(super) fn bell() -> io::Result<(Ringer, Bell)> {
 }
 
 impl Ringer {
+    /// Another end that rings the same bell.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(super) fn another(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Rings. Never waits.
     pub(super) fn ring(&self) {
         // Full: it has rung often enough. Any other failure: nobody is there to hear it.
@@ -46,6 +54,21 @@ impl Bell {
                 Err(_) => return false,
             }
         }
+    }
+
+    /// Hears it out: it is not readable until it rings again. Never waits, once
+    /// [`Self::set_nonblocking`] was called.
+    pub(super) fn silence(&self) {
+        let mut rings = [0; 64];
+        while matches!((&self.0).read(&mut rings), Ok(count) if count == rings.len()) {}
+    }
+
+    /// For those who wait for several things at once.
+    ///
+    /// # Errors
+    /// None that Linux is known to give.
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+        self.0.set_nonblocking(true)
     }
 
     /// The stream under it, for those who wait for several things at once; made not to block.

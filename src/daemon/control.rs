@@ -1,6 +1,11 @@
 //! The control thread: configuration, log and control socket. It may wait for a disk, a name or
 //! a store; nothing that sends adverts waits for it.
 
+#[cfg(not(feature = "etcd"))]
+mod no_store;
+#[cfg(feature = "etcd")]
+mod store;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -11,11 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use polling::Poller;
 use smol::channel::Sender;
 use smol::future::or;
-use smol::{Async, Executor, Task, Timer};
+use smol::{Async, Executor, Timer};
 
+use super::channel::Ringer;
 use super::engine::{Report, Request};
 #[cfg(feature = "etcd")]
 use super::follow::Follow;
@@ -24,7 +29,7 @@ use super::identity::Identity;
 use super::keep::Keep;
 use super::socket::{self, Ask};
 use super::sources::{LoadError, Local, Sources};
-use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status, StoreStatus};
+use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status};
 use crate::config::{Config, Problem, RouterName, Severity, diff};
 use crate::linux::clock;
 use crate::linux::signals::{Signal, SignalFd};
@@ -42,7 +47,7 @@ const ASKS_MAX: usize = 64;
 /// Everything that the control thread is connected to.
 pub(super) struct Wiring {
     pub(super) requests: SyncSender<Request>,
-    pub(super) engine: Arc<Poller>,
+    pub(super) engine: Ringer,
     pub(super) reports: Receiver<Report>,
     pub(super) bell: UnixStream,
     pub(super) hangup: SignalFd,
@@ -230,6 +235,10 @@ impl Control {
                     };
                     log::log!(target: "havip", level, "{notice}");
                 }
+                Report::Trouble(text) => {
+                    log::warn!("{text}");
+                    self.warnings.push(text);
+                }
                 Report::States(states) => {
                     self.active = states
                         .into_iter()
@@ -258,8 +267,7 @@ impl Control {
         self.wiring.requests.try_send(request).map_err(|error| match error {
             TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
         })?;
-        // Fails only without the engine, and then there is nobody to wake.
-        let _ = self.wiring.engine.notify();
+        self.wiring.engine.ring();
         Ok(())
     }
 
@@ -390,156 +398,6 @@ impl Control {
             notices_lost: self.wiring.notices_lost.load(Ordering::Relaxed),
             vrrp,
         }
-    }
-}
-
-/// With a store.
-#[cfg(feature = "etcd")]
-impl Control {
-    fn follow_store(
-        &mut self,
-        executor: &'static Executor<'static>,
-        store: Option<Store>,
-    ) -> Option<Task<()>> {
-        let (follow, work) = Follow::new(store?);
-        self.follow = Some(follow);
-        let settings = &self.sources.local.settings;
-        self.keep = Some(Keep::new(
-            settings.snapshot_path.clone(),
-            settings.snapshot_interval,
-            self.sources.node.clone(),
-            settings.prefix.clone(),
-        ));
-        self.sources.beside_store = true;
-        self.waits_until = Some(clock::now() + self.sources.local.settings.etcd_timeout);
-        self.demand();
-        Some(executor.spawn(work))
-    }
-
-    const fn follows(&self) -> bool {
-        self.follow.is_some()
-    }
-
-    fn write_at(&self) -> Option<Instant> {
-        self.keep.as_ref().and_then(Keep::due_at)
-    }
-
-    async fn write_snapshot(&mut self) {
-        if let Some(keep) = &mut self.keep {
-            keep.write().await;
-        }
-    }
-
-    /// The store did not answer in time: the snapshot stands in for it.
-    fn start_without_store(&mut self) {
-        match self.keep.as_mut().and_then(Keep::load) {
-            Some(snapshot) => {
-                log::warn!(
-                    "etcd did not answer in time: starting from {}, revision {}",
-                    snapshot.path.display(),
-                    snapshot.header.revision
-                );
-                if let Some(follow) = &mut self.follow {
-                    follow.uses_snapshot(snapshot.header.revision);
-                }
-                self.sources.store = Some(snapshot.tree);
-                self.sources.store_problems = snapshot.problems;
-            }
-            None => log::warn!(
-                "etcd did not answer in time, and there is no snapshot: starting without either"
-            ),
-        }
-    }
-
-    async fn store_speaks(&self) -> io::Result<Wake> {
-        match &self.follow {
-            Some(follow) => match follow.events.recv().await {
-                Some(event) => Ok(Wake::Store(event)),
-                None => std::future::pending().await,
-            },
-            None => std::future::pending().await,
-        }
-    }
-
-    fn store(&mut self, event: StoreEvent) {
-        let Some(state) = self.follow.as_mut().and_then(|follow| follow.take(event)) else {
-            return;
-        };
-        if let Some(keep) = &mut self.keep {
-            keep.note(&state);
-        }
-        let keys = state
-            .entries
-            .iter()
-            .map(|entry| (entry.key.as_slice(), entry.value.as_slice(), entry.mod_revision));
-        let (tree, problems) =
-            crate::config::Tree::from_flat(&self.sources.local.settings.prefix, keys);
-        let before = self.sources.running.clone();
-        let known = std::mem::take(&mut self.sources.problems);
-        self.sources.store = Some(tree);
-        self.sources.store_problems = problems;
-        self.waits_until = None;
-        let config = self.sources.rebuild(&self.identity.facts);
-        self.tell_problems(&known);
-        if before.is_none_or(|before| before != config) {
-            log::info!("etcd: revision {} is taken over", state.revision);
-            self.send_config(config);
-        }
-    }
-
-    fn demand(&mut self) {
-        let Some(follow) = &mut self.follow else { return };
-        let local = &self.sources.local.tree;
-        let listed = local
-            .set(&format!("node/{}/vrids", self.sources.node))
-            .into_iter()
-            .flat_map(|entry| entry.value.items())
-            .filter_map(|name| RouterName::new(name).ok());
-        follow.demand(listed, self.sources.running.as_ref(), &self.active, &self.identity);
-    }
-
-    fn store_status(&self) -> Option<StoreStatus> {
-        let mut status = self.follow.as_ref().map(Follow::status)?;
-        if let Some(error) = self.keep.as_ref().and_then(|keep| keep.error.clone()) {
-            status.error.get_or_insert(error);
-        }
-        Some(status)
-    }
-}
-
-/// Without.
-#[cfg(not(feature = "etcd"))]
-impl Control {
-    fn follow_store(
-        &mut self,
-        _executor: &'static Executor<'static>,
-        store: Option<Store>,
-    ) -> Option<Task<()>> {
-        match store? {}
-    }
-
-    const fn follows(&self) -> bool {
-        false
-    }
-
-    const fn write_at(&self) -> Option<Instant> {
-        None
-    }
-
-    async fn write_snapshot(&mut self) {}
-
-    fn start_without_store(&mut self) {}
-
-    async fn store_speaks(&self) -> io::Result<Wake> {
-        std::future::pending().await
-    }
-
-    fn demand(&mut self) {
-        self.active.clear();
-    }
-
-    const fn store_status(&self) -> Option<StoreStatus> {
-        None
     }
 }
 

@@ -9,15 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::Duration;
 
-use polling::{Events, Poller};
-
-use super::channel::Ringer;
+use super::channel::{Bell, Ringer};
 use super::kernel::{Answer, Job, Sockets};
 use super::will::Will;
 use crate::config::Config;
 use crate::linux::netlink::Notifications;
 use crate::linux::signals::{Signal, SignalFd};
-use crate::linux::{MAX_SEND, RecvBatch, clock, errno, register};
+use crate::linux::{MAX_SEND, Poll, RecvBatch, clock, errno};
 use crate::node::kernel::{Change, Errno, Port};
 use crate::node::notice::Notice;
 use crate::node::{
@@ -36,14 +34,13 @@ const CHANGES_MAX: usize = 1024;
 const DRAIN_STALE: Duration = Duration::from_millis(1);
 /// How often it drains again.
 const DRAINS_MAX: usize = 4;
-/// Longest wait without a deadline.
-const IDLE: Duration = Duration::from_secs(60);
 /// Longest wait while jobs found no room.
 const JOBS_RETRY: Duration = Duration::from_millis(10);
 
 const NOTIFICATIONS: usize = 0;
 const SIGNALS: usize = 1;
-const FIRST_SOCKET: usize = 2;
+const BELL: usize = 2;
+const FIRST_SOCKET: usize = 3;
 
 /// What others want of the engine.
 #[derive(Debug)]
@@ -58,6 +55,8 @@ pub(super) enum Request {
 #[derive(Debug)]
 pub(super) enum Report {
     Notice(Notice),
+    /// Something does not work as it should.
+    Trouble(String),
     /// Which routers hold their addresses now.
     States(Vec<RouterState>),
     /// It has ended, after giving up everything.
@@ -66,7 +65,8 @@ pub(super) enum Report {
 
 /// Everything that the engine is connected to.
 pub(super) struct Wiring {
-    pub(super) poller: Arc<Poller>,
+    /// Rung by those who put something into `requests` or `answers`.
+    pub(super) bell: Bell,
     pub(super) notifications: Notifications,
     pub(super) signals: SignalFd,
     pub(super) requests: Receiver<Request>,
@@ -83,7 +83,9 @@ pub(super) struct Wiring {
 
 struct Engine {
     wiring: Wiring,
-    events: Events,
+    poll: Poll,
+    /// Keys of what was readable when `poll` returned.
+    ready: Vec<usize>,
     batch: RecvBatch,
     changes: Vec<Change>,
     /// Sockets by their key with the poller, and keys by port.
@@ -94,6 +96,8 @@ struct Engine {
     jobs_waiting: VecDeque<Job>,
     /// Failures to send, told to the node in the next turn.
     failed: Vec<(IfIndex, Errno, u32)>,
+    /// What the kernel's thread wants said.
+    troubles: Vec<String>,
     status_wanted: Vec<SyncSender<NodeStatus>>,
     states_unsent: bool,
     /// When the poller returned.
@@ -115,12 +119,15 @@ pub(super) fn run(wiring: Wiring, mut node: Node) -> io::Result<()> {
 
 impl Engine {
     fn new(wiring: Wiring) -> io::Result<Self> {
-        let poller = &wiring.poller;
-        register(poller, &wiring.notifications, NOTIFICATIONS)?;
-        register(poller, &wiring.signals, SIGNALS)?;
+        let poll = Poll::new()?;
+        wiring.bell.set_nonblocking()?;
+        poll.add(&wiring.notifications, NOTIFICATIONS)?;
+        poll.add(&wiring.signals, SIGNALS)?;
+        poll.add(&wiring.bell, BELL)?;
         Ok(Self {
             wiring,
-            events: Events::new(),
+            poll,
+            ready: Vec::new(),
             batch: RecvBatch::new(),
             changes: Vec::new(),
             sockets: BTreeMap::new(),
@@ -128,6 +135,7 @@ impl Engine {
             next_key: FIRST_SOCKET,
             jobs_waiting: VecDeque::new(),
             failed: Vec::new(),
+            troubles: Vec::new(),
             status_wanted: Vec::new(),
             states_unsent: false,
             woke_at: clock::now(),
@@ -146,18 +154,12 @@ impl Engine {
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         // The kernel's thread rings after each answer; it gives none to a `Close`.
-        let most = if self.jobs_waiting.is_empty() { IDLE } else { JOBS_RETRY };
-        let timeout = deadline.map_or(most, |at| at.since(clock::now()).min(most));
-        self.poll(timeout)
+        let retry = (!self.jobs_waiting.is_empty()).then(|| clock::now() + JOBS_RETRY);
+        self.poll(deadline.into_iter().chain(retry).min())
     }
 
-    fn poll(&mut self, timeout: Duration) -> io::Result<()> {
-        self.events.clear();
-        match self.wiring.poller.wait(&mut self.events, Some(timeout)) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    fn poll(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        self.poll.wait(deadline, &mut self.ready)?;
         self.woke_at = clock::now();
         Ok(())
     }
@@ -165,14 +167,20 @@ impl Engine {
     /// Reads what is ready; returns whether everything was read.
     fn read_ready(&mut self, inbox: &mut Inbox) -> bool {
         let mut all = true;
-        let ready: Vec<usize> = self.events.iter().map(|event| event.key).collect();
-        for key in ready {
-            all &= match key {
+        let ready = std::mem::take(&mut self.ready);
+        for key in &ready {
+            all &= match *key {
                 NOTIFICATIONS => self.read_changes(inbox),
                 SIGNALS => self.read_signals(inbox),
+                BELL => {
+                    // Before the channels are read: what comes later rings again.
+                    self.wiring.bell.silence();
+                    true
+                }
                 key => self.read_packets(key, inbox),
             };
         }
+        self.ready = ready;
         self.read_channels(inbox);
         all
     }
@@ -209,9 +217,8 @@ impl Engine {
         let port = socket.port();
         for _ in 0..READS_MAX {
             match socket.recv_batch(batch) {
-                Ok(0) => return true,
                 // ENETDOWN and the like: the link's own notifications tell what is the matter.
-                Err(_) => return true,
+                Ok(0) | Err(_) => return true,
                 Ok(_) => {}
             }
             for packet in batch.packets() {
@@ -228,21 +235,26 @@ impl Engine {
                     None => inbox.event(Event::Malformed { port }),
                 }
             }
+            // It stopped short of its room because nothing was left.
+            if !batch.is_full() {
+                return true;
+            }
         }
         false
     }
 
     fn read_channels(&mut self, inbox: &mut Inbox) {
         while let Ok(answer) = self.wiring.answers.try_recv() {
-            inbox.event(match answer {
-                Answer::Dumped(result) => Event::Dumped(result),
-                Answer::Applied(results) => Event::Applied(results),
-                Answer::Unknown => Event::Kernel(Change::Overrun),
+            match answer {
+                Answer::Dumped(result) => inbox.event(Event::Dumped(result)),
+                Answer::Applied(results) => inbox.event(Event::Applied(results)),
+                Answer::Unknown => inbox.event(Event::Kernel(Change::Overrun)),
+                Answer::Trouble(text) => self.troubles.push(text),
                 Answer::Opened(port, sockets) => {
                     let result = sockets.and_then(|sockets| self.install(port, sockets));
-                    Event::Opened { port, result }
+                    inbox.event(Event::Opened { port, result });
                 }
-            });
+            }
         }
         while let Ok(request) = self.wiring.requests.try_recv() {
             match request {
@@ -258,7 +270,7 @@ impl Engine {
     fn install(&mut self, port: Port, sockets: Box<Sockets>) -> Result<(), Errno> {
         self.close(port);
         let key = self.next_key;
-        register(&self.wiring.poller, &sockets.vrrp, key).map_err(|error| errno(&error))?;
+        self.poll.add(&sockets.vrrp, key).map_err(|error| errno(&error))?;
         self.next_key += 1;
         self.sockets.insert(key, sockets);
         self.keys.insert(port, key);
@@ -271,7 +283,7 @@ impl Engine {
             return;
         };
         // Fails only if it is not registered, and it is.
-        let _ = self.wiring.poller.delete(&sockets.vrrp);
+        let _ = self.poll.remove(&sockets.vrrp);
         self.jobs_waiting.push_back(Job::Close(sockets));
     }
 
@@ -345,8 +357,9 @@ impl Engine {
 
     fn report(&mut self, node: &Node, actions: &Actions) {
         let mut ring = false;
-        for notice in &actions.notices {
-            match self.wiring.reports.try_send(Report::Notice(notice.clone())) {
+        let notices = actions.notices.iter().cloned().map(Report::Notice);
+        for report in self.troubles.drain(..).map(Report::Trouble).chain(notices) {
+            match self.wiring.reports.try_send(report) {
                 Ok(()) => ring = true,
                 Err(_) => _ = self.wiring.notices_lost.fetch_add(1, Ordering::Relaxed),
             }
@@ -380,7 +393,7 @@ impl Host for Engine {
                 break;
             }
             // Fails only as `wait` does, which then says so.
-            if self.poll(Duration::ZERO).is_err() {
+            if self.poll(Some(Instant::ZERO)).is_err() {
                 break;
             }
             all = self.read_ready(inbox);

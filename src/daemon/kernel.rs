@@ -3,12 +3,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use polling::Poller;
-
-use super::channel::Bell;
+use super::channel::{Bell, Ringer};
+use super::ledger::Ledger;
 use crate::linux::netlink::Requests;
 use crate::linux::{PacketSocket, VrrpSocket, errno};
 use crate::node::kernel::{Errno, Op, Port, Snapshot};
@@ -34,6 +32,8 @@ pub(super) enum Answer {
     Opened(Port, Result<Box<Sockets>, Errno>),
     /// A request failed half-way: what is known of the kernel is out of date.
     Unknown,
+    /// Something else does not work as it should.
+    Trouble(String),
 }
 
 /// The sockets of one interface and family.
@@ -46,10 +46,11 @@ pub(super) struct Sockets {
 /// Works until the engine is gone.
 pub(super) fn run(
     mut requests: Requests,
+    mut ledger: Ledger,
     jobs: &Receiver<Job>,
     bell: &Bell,
     answers: &SyncSender<Answer>,
-    engine: &Arc<Poller>,
+    engine: &Ringer,
 ) {
     let mut queue = VecDeque::new();
     loop {
@@ -61,9 +62,16 @@ pub(super) fn run(
             return;
         };
         let answer = match job {
-            Job::Dump => Answer::Dumped(requests.dump().map_err(|error| errno(&error))),
+            Job::Dump => {
+                let result = requests.dump();
+                if let Ok(snapshot) = &result {
+                    ledger.dumped(snapshot);
+                }
+                Answer::Dumped(result.map_err(|error| errno(&error)))
+            }
             Job::Apply(ops) => {
-                Answer::Applied(match requests.apply(&ops) {
+                let before = ledger.before(&ops);
+                let results = match requests.apply(&ops) {
                     Ok(results) => results,
                     Err(error) => {
                         // Which of them were done is not known: only a dump tells.
@@ -72,7 +80,14 @@ pub(super) fn run(
                         }
                         vec![Err(errno(&error)); ops.len()]
                     }
-                })
+                };
+                let after = ledger.after(&ops, &results);
+                if let Err(trouble) = before.and(after)
+                    && answers.send(Answer::Trouble(trouble)).is_err()
+                {
+                    return;
+                }
+                Answer::Applied(results)
             }
             Job::Open(port) => Answer::Opened(port, open(port).map_err(|error| errno(&error))),
             Job::Close(sockets) => {
@@ -80,9 +95,10 @@ pub(super) fn run(
                 continue;
             }
         };
-        if answers.send(answer).is_err() || engine.notify().is_err() {
+        if answers.send(answer).is_err() {
             return;
         }
+        engine.ring();
     }
 }
 

@@ -13,6 +13,7 @@ mod identity;
 #[cfg(feature = "etcd")]
 mod keep;
 mod kernel;
+mod ledger;
 pub mod log;
 pub mod socket;
 pub mod sources;
@@ -27,7 +28,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use polling::Poller;
 use smol::Executor;
 
 use crate::config::{NodeName, NodeNaming, Settings};
@@ -39,6 +39,7 @@ use crate::node::Node;
 use crate::node::kernel::Snapshot;
 use identity::Identity;
 use kernel::JOBS_MAX;
+use ledger::Ledger;
 use sources::{Local, Sources};
 use will::Will;
 
@@ -106,27 +107,35 @@ pub fn run(local: Local) -> Result<(), Error> {
         warnings.push(format!("memory is not locked ({error}): paging may delay adverts"));
     }
 
-    let poller = Arc::new(Poller::new().map_err(system("making a poller"))?);
+    let (ledger, leftovers) = Ledger::open(&settings.run_dir, &snapshot);
+    warnings.extend(leftovers.warning);
+    let mut core = Node::new();
+    for (index, prefix) in leftovers.places {
+        core.remember(index, prefix);
+    }
+
     let (request_sender, request_receiver) = sync_channel(REQUESTS_MAX);
     let (job_sender, job_receiver) = sync_channel(JOBS_MAX);
     // As many answers as jobs: the kernel's thread never waits for the engine.
     let (answer_sender, answer_receiver) = sync_channel(2 * JOBS_MAX);
     let (report_sender, report_receiver) = sync_channel(REPORTS_MAX);
+    let (engine_ringer, engine_bell) = channel::bell().map_err(system("making a bell"))?;
     let (kernel_ringer, kernel_bell) = channel::bell().map_err(system("making a bell"))?;
     let (control_ringer, control_bell) = channel::bell().map_err(system("making a bell"))?;
     let notices_lost = Arc::new(AtomicU64::new(0));
 
-    let kernel_poller = Arc::clone(&poller);
+    let waker = engine_ringer.another().map_err(system("making a bell"))?;
     thread::Builder::new()
         .name("kernel".into())
         .stack_size(STACK)
         .spawn(move || {
-            kernel::run(requests, &job_receiver, &kernel_bell, &answer_sender, &kernel_poller);
+            let (jobs, answers) = (&job_receiver, &answer_sender);
+            kernel::run(requests, ledger, jobs, &kernel_bell, answers, &waker);
         })
         .map_err(system("starting the kernel thread"))?;
 
     let engine = engine::Wiring {
-        poller: Arc::clone(&poller),
+        bell: engine_bell,
         notifications: Notifications::open(Notifications::RECEIVE_BUFFER)
             .map_err(system("listening to netlink"))?,
         signals: SignalFd::new(&[Signal::Interrupt, Signal::Terminate])
@@ -149,7 +158,7 @@ pub fn run(local: Local) -> Result<(), Error> {
             let result = if realtime { rt::realtime(REALTIME) } else { Ok(()) };
             // The receiver is there until it has this.
             let _ = started_sender.send(result);
-            engine::run(engine, Node::new())
+            engine::run(engine, core)
         })
         .map_err(system("starting the engine"))?;
     if let Ok(Err(error)) = started.recv() {
@@ -158,7 +167,7 @@ pub fn run(local: Local) -> Result<(), Error> {
 
     let control = control::Wiring {
         requests: request_sender,
-        engine: poller,
+        engine: engine_ringer,
         reports: report_receiver,
         bell: control_bell.into_stream().map_err(system("preparing a bell"))?,
         hangup: SignalFd::new(&[Signal::Hangup]).map_err(system("opening a signalfd"))?,

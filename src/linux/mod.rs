@@ -23,7 +23,7 @@ pub use child::{die_with_parent, terminate};
 pub use memfd::memfd;
 pub use packet_socket::PacketSocket;
 pub use ping::Pinger;
-pub use poll::register;
+pub use poll::Poll;
 pub use recv_batch::{Received, RecvBatch};
 pub use sys::{MAX_SEND, errno, hostname};
 pub use vrrp_socket::VrrpSocket;

@@ -1,17 +1,210 @@
-//! What wakes the engine.
+//! Waiting for descriptors and a deadline at once: epoll and a timerfd.
+//!
+//! The timer is absolute, on the clock of the deadlines, and set anew only for a deadline that is
+//! earlier than what it stands at: one that moves away with every packet costs nothing. So a wait
+//! is one system call, as a rule, and a deadline is not off by the time between two of them.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
 
-use polling::{Event, PollMode, Poller};
+use super::{clock, sys};
+use crate::node::Instant;
 
-/// Has `poller` return with `key` for as long as `source` is readable.
-///
-/// # Errors
-/// What epoll_ctl(2) says: registered already, or out of memory.
-pub fn register(poller: &Poller, source: &impl AsFd, key: usize) -> io::Result<()> {
-    let fd = source.as_fd().as_raw_fd();
-    // SAFETY: the crate asks for removal before the descriptor is closed; its reason is pollers
-    // other than epoll, which forgets a descriptor by itself when its last copy is closed.
-    unsafe { poller.add_with_mode(fd, Event::readable(key), PollMode::Level) }
+/// Descriptors told of in one wait; the others are told of in the next.
+const READY_MAX: usize = 64;
+/// The timer's own key.
+const TIMER: u64 = u64::MAX;
+
+/// Waits for several descriptors and a deadline.
+#[derive(Debug)]
+pub struct Poll {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    /// What the timer stands at.
+    armed: Option<Instant>,
+}
+
+impl Poll {
+    /// Waits for nothing yet.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: takes a number alone.
+        let epoll = sys::owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+        // SAFETY: takes numbers alone.
+        let timer = sys::owned(unsafe { libc::timerfd_create(libc::CLOCK_BOOTTIME, flags) })?;
+        let poll = Self { epoll, timer, armed: None };
+        // Edge-triggered: it tells of each expiry once, and nobody has to read it.
+        poll.control(libc::EPOLL_CTL_ADD, &poll.timer, libc::EPOLLIN | libc::EPOLLET, TIMER)?;
+        Ok(poll)
+    }
+
+    /// Has [`Self::wait`] return with `key` for as long as `source` is readable, until it is
+    /// closed or removed.
+    ///
+    /// # Errors
+    /// It is there already, or out of memory.
+    pub fn add(&self, source: &impl AsFd, key: usize) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, source, libc::EPOLLIN, key as u64)
+    }
+
+    /// Waits for `source` no more.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn remove(&self, source: &impl AsFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, source, 0, 0)
+    }
+
+    fn control(
+        &self,
+        what: libc::c_int,
+        source: &impl AsFd,
+        events: libc::c_int,
+        key: u64,
+    ) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: key };
+        let (epoll, fd) = (self.epoll.as_raw_fd(), source.as_fd().as_raw_fd());
+        // SAFETY: both descriptors are open and `event` lives through the call.
+        sys::check(unsafe { libc::epoll_ctl(epoll, what, fd, &raw mut event) }).map(drop)
+    }
+
+    /// Waits until something is readable or `deadline` has come, and puts the keys of what is
+    /// readable into `ready`, in place of what was there. A signal may end it early.
+    ///
+    /// # Errors
+    /// None that Linux is known to give.
+    pub fn wait(&mut self, deadline: Option<Instant>, ready: &mut Vec<usize>) -> io::Result<()> {
+        ready.clear();
+        loop {
+            let over = self.wait_once(deadline, ready)?;
+            let early = deadline.is_none_or(|deadline| deadline > clock::now());
+            // The timer stood at a deadline that has moved away since.
+            if !(over && ready.is_empty() && early) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Returns whether the timer ran out.
+    fn wait_once(&mut self, deadline: Option<Instant>, ready: &mut Vec<usize>) -> io::Result<bool> {
+        let mut timeout = -1;
+        if let Some(deadline) = deadline {
+            if deadline <= clock::now() {
+                timeout = 0;
+            } else if self.armed.is_none_or(|armed| armed > deadline) {
+                self.arm(deadline)?;
+            }
+        }
+        let mut events = [const { MaybeUninit::<libc::epoll_event>::uninit() }; READY_MAX];
+        let room = libc::c_int::try_from(events.len()).map_err(io::Error::other)?;
+        // SAFETY: the buffer has room for as many events as are asked for.
+        let count = unsafe {
+            libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr().cast(), room, timeout)
+        };
+        let count = match sys::check(count) {
+            Ok(count) => usize::try_from(count).unwrap_or(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        let mut over = false;
+        for event in events.iter().take(count) {
+            // SAFETY: the kernel has filled the first `count`; integers, which any bits are.
+            let key = unsafe { event.assume_init() }.u64;
+            if key == TIMER {
+                self.armed = None;
+                over = true;
+            } else {
+                ready.extend(usize::try_from(key));
+            }
+        }
+        Ok(over)
+    }
+
+    fn arm(&mut self, at: Instant) -> io::Result<()> {
+        let (seconds, nanos) = (at.nanos() / 1_000_000_000, at.nanos() % 1_000_000_000);
+        let limit = |_| io::Error::from_raw_os_error(libc::EINVAL);
+        // SAFETY: a C structure of integers, for which all zeroes hold.
+        let mut time: libc::itimerspec = unsafe { MaybeUninit::zeroed().assume_init() };
+        time.it_value.tv_sec = seconds.try_into().map_err(limit)?;
+        // 0 would stop the timer.
+        time.it_value.tv_nsec = nanos.max(1).try_into().map_err(limit)?;
+        let (fd, flags) = (self.timer.as_raw_fd(), libc::TFD_TIMER_ABSTIME);
+        // SAFETY: the descriptor is a timerfd and `time` lives through the call.
+        let result = unsafe { libc::timerfd_settime(fd, flags, &raw const time, ptr::null_mut()) };
+        sys::check(result)?;
+        self.armed = Some(at);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn it_returns_at_the_deadline_and_not_before() {
+        let mut poll = Poll::new().unwrap();
+        let mut ready = vec![7];
+        for _ in 0..3 {
+            let deadline = clock::now() + Duration::from_millis(3);
+            poll.wait(Some(deadline), &mut ready).unwrap();
+            assert!(clock::now() >= deadline);
+            assert!(ready.is_empty());
+        }
+        poll.wait(Some(Instant::ZERO), &mut ready).unwrap();
+    }
+
+    #[test]
+    fn what_is_readable_is_told_until_it_is_read() {
+        let mut poll = Poll::new().unwrap();
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        poll.add(&near, 5).unwrap();
+        far.write_all(b"x").unwrap();
+        let mut ready = Vec::new();
+        for _ in 0..2 {
+            poll.wait(Some(clock::now() + LONG), &mut ready).unwrap();
+            assert_eq!(ready, [5]);
+        }
+        near.read_exact(&mut [0]).unwrap();
+        poll.wait(Some(clock::now()), &mut ready).unwrap();
+        assert!(ready.is_empty());
+        poll.remove(&near).unwrap();
+        far.write_all(b"x").unwrap();
+        poll.wait(Some(clock::now() + Duration::from_millis(1)), &mut ready).unwrap();
+        assert!(ready.is_empty());
+    }
+
+    #[test]
+    fn a_deadline_that_moves_away_wakes_nobody_and_one_that_comes_nearer_is_kept() {
+        let mut poll = Poll::new().unwrap();
+        let mut ready = Vec::new();
+        let (near, mut far) = UnixStream::pair().unwrap();
+        poll.add(&near, 5).unwrap();
+        far.write_all(b"x").unwrap();
+        let soon = clock::now() + Duration::from_millis(2);
+        poll.wait(Some(soon), &mut ready).unwrap();
+        assert_eq!(ready, [5]);
+        poll.remove(&near).unwrap();
+        let later = soon + Duration::from_millis(8);
+        poll.wait(Some(later), &mut ready).unwrap();
+        assert!(clock::now() >= later, "the timer still stood at the earlier one");
+        // And the other way: it stands at an hour, and is wanted in a moment.
+        poll.add(&near, 5).unwrap();
+        poll.wait(Some(clock::now() + LONG), &mut ready).unwrap();
+        poll.remove(&near).unwrap();
+        let soon = clock::now() + Duration::from_millis(2);
+        poll.wait(Some(soon), &mut ready).unwrap();
+        assert!(clock::now() >= soon);
+    }
 }

@@ -75,6 +75,12 @@ impl RecvBatch {
         filled.iter().filter_map(|slot| slot.received(self.family))
     }
 
+    /// Whether more may wait: the last read found as many as it had room for.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.filled == MAX_RECEIVE
+    }
+
     /// Reads from `fd`, a socket of `family`, without waiting.
     pub(super) fn fill(&mut self, fd: BorrowedFd<'_>, family: Family) -> io::Result<usize> {
         self.filled = 0;

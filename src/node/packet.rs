@@ -193,3 +193,6 @@ fn differing_auth(own: Auth, advert: &Advert<'_>) -> Option<&'static str> {
         (_, Auth::Other(_)) => Some("an authentication type that havip does not have"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! The control thread of a build without a store.
+
+use std::io;
+
+use smol::{Executor, Task};
+
+use super::super::status::StoreStatus;
+use super::{Control, Store, Wake};
+use crate::node::Instant;
+
+impl Control {
+    pub(super) fn follow_store(
+        &mut self,
+        _executor: &'static Executor<'static>,
+        store: Option<Store>,
+    ) -> Option<Task<()>> {
+        match store? {}
+    }
+
+    pub(super) const fn follows(&self) -> bool {
+        false
+    }
+
+    pub(super) const fn write_at(&self) -> Option<Instant> {
+        None
+    }
+
+    pub(super) async fn write_snapshot(&mut self) {}
+
+    pub(super) fn start_without_store(&mut self) {}
+
+    pub(super) async fn store_speaks(&self) -> io::Result<Wake> {
+        std::future::pending().await
+    }
+
+    pub(super) fn demand(&mut self) {
+        self.active.clear();
+    }
+
+    pub(super) const fn store_status(&self) -> Option<StoreStatus> {
+        None
+    }
+}

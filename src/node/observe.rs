@@ -1,0 +1,178 @@
+//! What the kernel says, in notifications, dumps and answers, and what follows for the routers.
+
+use std::time::Duration;
+
+use super::claims::Done;
+use super::kernel::{Change, Errno, Snapshot, Verb};
+use super::links::Touched;
+use super::notice::Notice;
+use super::{Actions, Dump, Instant, Node, Phase};
+use crate::config::Prefix;
+use crate::wire::IfIndex;
+
+/// Pause after a dump that failed.
+const DUMP_RETRY: Duration = Duration::from_secs(1);
+/// Changes kept while a dump is under way; more than that, and it is done again.
+const CHANGES_MAX: usize = 65_536;
+
+impl Node {
+    pub(super) fn kernel(&mut self, now: Instant, change: Change, out: &mut Actions) {
+        if change == Change::Overrun {
+            self.notice(now, Notice::Overrun, out);
+            self.want_dump(now);
+            return;
+        }
+        if self.dump == Dump::Waiting {
+            if self.changes.len() < CHANGES_MAX {
+                self.changes.push(change.clone());
+            } else {
+                // Too much to remember: the dump under way will be followed by another.
+                self.changes.push(Change::Overrun);
+                self.changes.truncate(CHANGES_MAX + 1);
+            }
+        }
+        let renamed = match &change {
+            Change::Link(link) => self
+                .links
+                .link(link.index)
+                .filter(|known| known.name != link.name)
+                .map(|known| known.name.clone()),
+            _ => None,
+        };
+        let gone = match &change {
+            Change::LinkGone(index) => self.links.link(*index).map(|link| link.name.clone()),
+            _ => None,
+        };
+        // Our own addresses come and go without any router being concerned.
+        let ours = match &change {
+            Change::Address(address) => self.claims.is_ours(address),
+            Change::AddressGone { index, prefix } => self
+                .links
+                .address(&(*index, *prefix))
+                .is_some_and(|address| self.claims.is_ours(address)),
+            Change::Link(_) | Change::LinkGone(_) | Change::Overrun => false,
+        };
+        let touched = self.links.apply(&change);
+        match touched {
+            Touched::Nothing => {}
+            Touched::Link(index) => {
+                if gone.is_some() {
+                    self.claims.link_gone(index, &self.links);
+                }
+                let name = gone.or_else(|| self.links.link(index).map(|link| link.name.clone()));
+                for name in renamed.into_iter().chain(name) {
+                    self.evaluate_interface(now, &name, out);
+                }
+            }
+            Touched::Address(place) => {
+                let removed = matches!(change, Change::AddressGone { .. });
+                if removed && self.claims.lost(now, place, &self.links) {
+                    self.restoring(now, place.1, &place, out);
+                } else {
+                    self.claims.look(place, &self.links);
+                }
+                if !ours && let Some(link) = self.links.link(place.0) {
+                    let name = link.name.clone();
+                    self.evaluate_interface(now, &name, out);
+                }
+            }
+        }
+    }
+
+    fn restoring(
+        &mut self,
+        now: Instant,
+        address: Prefix,
+        place: &(IfIndex, Prefix),
+        out: &mut Actions,
+    ) {
+        let Some(claim) = self.claims.claim_on(place) else { return };
+        let Some(entry) = self.entries.get_mut(&claim.router) else { return };
+        entry.counters.restored += 1;
+        let router = entry.router.config().name.clone();
+        self.notice(now, Notice::Restoring { router, address }, out);
+    }
+
+    fn want_dump(&mut self, now: Instant) {
+        match self.dump {
+            Dump::Idle => self.dump = Dump::Wanted(now),
+            Dump::Wanted(_) => {}
+            // The one under way may have begun before what was lost.
+            Dump::Waiting => self.changes.push(Change::Overrun),
+        }
+    }
+
+    pub(super) fn dumped(
+        &mut self,
+        now: Instant,
+        result: Result<Snapshot, Errno>,
+        out: &mut Actions,
+    ) {
+        self.dump = Dump::Idle;
+        match result {
+            Err(errno) => {
+                self.dump = Dump::Wanted(now + DUMP_RETRY);
+                self.changes.clear();
+                self.notice(now, Notice::DumpFailed { errno }, out);
+                return;
+            }
+            Ok(snapshot) => self.links.replace(snapshot),
+        }
+        // What was reported while the dump was made is at least as new as what the dump says.
+        for change in std::mem::take(&mut self.changes) {
+            if change == Change::Overrun {
+                self.dump = Dump::Wanted(now);
+            }
+            self.links.apply(&change);
+        }
+        self.claims.look_at_all(&self.links);
+        if self.phase == Phase::Reading {
+            self.phase = Phase::Cleaning;
+            let count =
+                self.links.addresses().filter(|address| self.claims.is_ours(address)).count();
+            if count > 0 {
+                self.notice(now, Notice::Leftovers { count }, out);
+            }
+        }
+        self.cleaned(now, out);
+        self.evaluate_all(now, out);
+    }
+
+    pub(super) fn applied(
+        &mut self,
+        now: Instant,
+        results: &[Result<(), Errno>],
+        out: &mut Actions,
+    ) {
+        for done in self.claims.applied(now, results, &mut self.links) {
+            match done {
+                Done::Added(place) => {
+                    if self.claims.claim_on(&place).is_some() {
+                        self.announcer.start(place);
+                    }
+                }
+                Done::Failed(op, errno) => {
+                    let doing = match op.verb {
+                        Verb::Put { .. } => "put",
+                        Verb::Remove => "remove",
+                    };
+                    let interface = self.links.link(op.index).map(|link| link.name.clone());
+                    let address = op.prefix;
+                    let notice = Notice::AddressFailed { address, interface, doing, errno };
+                    self.notice(now, notice, out);
+                }
+            }
+        }
+        self.cleaned(now, out);
+    }
+
+    /// Lets the routers take part once nothing of an earlier run is left.
+    fn cleaned(&mut self, now: Instant, out: &mut Actions) {
+        if self.phase == Phase::Cleaning && self.claims.nothing_to_remove() {
+            self.phase = Phase::Running;
+            if let Some(config) = self.config.take() {
+                self.apply_config(now, config, out);
+            }
+        }
+    }
+}

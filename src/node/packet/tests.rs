@@ -1,0 +1,258 @@
+//! What received packets do to a node: which counter, which line in the log, which state.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::{Prefix, Router};
+use crate::node::notice::Level;
+use crate::node::testing::{Bench, advert, priority, router};
+use crate::wire::Family;
+use crate::wire::checksum::Sum;
+use crate::wire::vrrp::Centis;
+
+const PEER: &str = "10.0.0.202";
+const PEER6: &str = "fe80::ca";
+
+fn v2() -> Router {
+    Router { version: Version::V2, ..router(51) }
+}
+
+fn v6() -> Router {
+    let vips = vec![Prefix::host("fe80::51".parse().unwrap())];
+    Router { family: Family::V6, vips, ..router(51) }
+}
+
+fn peer_of(router: &Router) -> &'static str {
+    match router.family {
+        Family::V4 => PEER,
+        Family::V6 => PEER6,
+    }
+}
+
+/// A bench with this router as backup of one with priority 200, heard once.
+fn backup(router: &Router) -> Bench {
+    let mut bench = Bench::new(vec![router.clone()]);
+    bench.packet(peer_of(router), &advert(router, peer_of(router), 200));
+    assert_eq!(bench.router().state, "backup");
+    bench
+}
+
+/// A bench with this router as the active one.
+fn active(router: &Router) -> Bench {
+    let mut bench = Bench::new(vec![router.clone()]);
+    bench.pass(Duration::from_secs(4));
+    assert_eq!(bench.router().state, "active");
+    bench
+}
+
+/// Sums the packet anew, as a sender that means what it says.
+fn summed(mut bytes: Vec<u8>, router: &Router) -> Vec<u8> {
+    bytes[6..8].fill(0);
+    let sum = match router.family {
+        Family::V4 => Sum::default(),
+        Family::V6 => {
+            let src: IpAddr = PEER6.parse().unwrap();
+            Sum::pseudo_header(src, "ff02::12".parse().unwrap(), 112, bytes.len())
+        }
+    };
+    let sum = sum.bytes(&bytes).checksum();
+    bytes[6..8].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+type Break = fn(&mut Vec<u8>);
+
+/// Counter, what breaks the packet, TTL.
+const HOSTILE: [(&str, Break, u8); 11] = [
+    ("ip_ttl_errors", |_| (), 254),
+    ("ip_ttl_errors", |_| (), 1),
+    ("invalid_type_packets", |bytes| bytes[0] = bytes[0] & 0xf0 | 2, 255),
+    ("version_errors", |bytes| bytes[0] = 0x41, 255),
+    ("version_errors", |bytes| bytes[0] = 0x11, 255),
+    ("address_count_errors", |bytes| bytes[3] = 0, 255),
+    ("packet_length_errors", |bytes| bytes[3] = 200, 255),
+    ("packet_length_errors", |bytes| bytes.truncate(7), 255),
+    ("packet_length_errors", |bytes| bytes.extend([0; 4]), 255),
+    ("vrid_errors", |bytes| bytes[1] = 0, 255),
+    ("packet_length_errors", Vec::clear, 255),
+];
+
+#[test]
+fn every_hostile_packet_is_counted_by_its_reason_and_changes_nothing() {
+    for router in [router(51), v2(), v6()] {
+        let mut table: Vec<(&str, Break, u8)> = HOSTILE.to_vec();
+        match (router.version, router.family) {
+            (Version::V3, Family::V6) => {
+                table.push(("first_address_errors", |bytes| bytes[8] = 0x20, 255));
+                table.push(("zero_interval_errors", |bytes| bytes[4..6].fill(0), 255));
+            }
+            (Version::V3, Family::V4) => {
+                table.push(("zero_interval_errors", |bytes| bytes[4..6].fill(0), 255));
+            }
+            (Version::V2, _) => {
+                table.push(("zero_interval_errors", |bytes| bytes[5] = 0, 255));
+            }
+        }
+        for (counter, change, ttl) in table {
+            for mut bench in [backup(&router), active(&router)] {
+                let (before, deadline) = (bench.router(), bench.node.next_deadline());
+                let mut bytes = advert(&router, peer_of(&router), 255);
+                change(&mut bytes);
+                let bytes = if bytes.len() >= 8 { summed(bytes, &router) } else { bytes };
+                bench.packet_with_ttl(peer_of(&router), &bytes, ttl);
+                let after = bench.router();
+                assert_eq!(bench.discarded(counter), 1, "{counter} {router:?}");
+                assert_eq!(after, before, "{counter}");
+                assert_eq!(bench.node.next_deadline(), deadline);
+                assert_eq!(bench.actions.frame_count(), 0, "{counter}");
+                assert!(bench.actions.kernel.is_empty());
+            }
+        }
+        let mut bench = backup(&router);
+        let mut bytes = advert(&router, peer_of(&router), 255);
+        bytes[6] ^= 0x10;
+        bench.packet(peer_of(&router), &bytes);
+        assert_eq!(bench.discarded("checksum_errors"), 1);
+    }
+}
+
+#[test]
+fn a_flood_of_bad_packets_is_counted_whole_and_logged_once_a_second() {
+    let mut bench = backup(&router(51));
+    let mut bytes = advert(&router(51), PEER, 255);
+    bytes[6] ^= 0x10;
+    let mut lines = 0;
+    for _ in 0..10_000 {
+        bench.packet(PEER, &bytes);
+        lines += bench.actions.notices.len();
+        bench.now = bench.now + Duration::from_micros(100);
+    }
+    assert_eq!(bench.discarded("checksum_errors"), 10_000);
+    assert_eq!(lines, 1, "in one second");
+    bench.packet(PEER, &bytes);
+    match bench.actions.notices.as_slice() {
+        [Notice::Discarded { count: 10_001, reason: Discard::Checksum, .. }] => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_vrid_of_others_is_counted_without_a_word() {
+    let mut bench = backup(&router(51));
+    bench.packet(PEER, &advert(&router(52), PEER, 255));
+    assert_eq!(bench.node.status(bench.now).ports[0].unknown_vrid, 1);
+    assert_eq!(bench.actions.notices, []);
+}
+
+#[test]
+fn our_own_advert_that_comes_back_is_ignored() {
+    let mut bench = active(&router(51));
+    bench.packet("10.0.0.201", &advert(&router(51), "10.0.0.201", 255));
+    assert_eq!(bench.router().state, "active");
+    assert_eq!(bench.router().counters.own_packets, 1);
+}
+
+#[test]
+fn in_version_3_another_interval_is_kept_learned_and_told() {
+    let mut bench = backup(&router(51));
+    let slow = Router { advert_interval: Centis(300), ..router(51) };
+    bench.packet(PEER, &advert(&slow, PEER, 200));
+    let shown = bench.router();
+    assert_eq!(shown.counters.interval_errors, 1);
+    assert_eq!(shown.counters.adverts_received, 2);
+    assert_eq!(shown.active_adver_interval, "3");
+    assert!(matches!(
+        bench.actions.notices.as_slice(),
+        [Notice::Differs { what: Difference::Interval(Centis(300)), .. }]
+    ));
+}
+
+#[test]
+fn in_version_2_another_interval_is_discarded_and_its_sender_not_taken_over() {
+    let mut bench = backup(&v2());
+    let slow = Router { advert_interval: Centis(300), ..v2() };
+    bench.packet(PEER, &advert(&slow, PEER, 50));
+    let shown = bench.router();
+    assert_eq!((shown.counters.interval_errors, shown.counters.adverts_received), (1, 1));
+    assert!(
+        shown.held_back.is_some_and(|why| why.contains("every 3 s")),
+        "{:?}",
+        bench.actions.notices
+    );
+}
+
+#[test]
+fn other_addresses_are_kept_and_told() {
+    let mut bench = backup(&router(51));
+    let other = Router { vips: vec![Prefix::host([10, 0, 0, 99].into())], ..router(51) };
+    bench.packet(PEER, &advert(&other, PEER, 200));
+    let shown = bench.router();
+    assert_eq!((shown.counters.address_list_errors, shown.counters.adverts_received), (1, 2));
+    assert!(matches!(
+        bench.actions.notices.as_slice(),
+        [Notice::Differs { what: Difference::Addresses, .. }]
+    ));
+}
+
+#[test]
+fn a_password_that_is_missing_or_wrong_is_counted_and_never_shown() {
+    let ours = Router { auth_pass: Some(crate::config::Secret::new("geheim".into())), ..v2() };
+    let mut bench = Bench::new(vec![ours.clone()]);
+    bench.packet(PEER, &advert(&ours, PEER, 200));
+    let shown = bench.router();
+    assert_eq!((shown.counters.auth_errors, shown.counters.adverts_received), (1, 0));
+    let told = format!("{:?} {:?}", bench.actions.notices, shown);
+    assert!(!told.contains("geheim"), "{told}");
+    assert!(shown.held_back.is_some_and(|why| why.contains("authentication")));
+}
+
+#[test]
+fn another_cluster_on_the_same_vrid_has_no_effect_and_is_named() {
+    let mut bench = backup(&router(51));
+    let deadline = bench.node.next_deadline();
+    let vips = vec![Prefix::host([10, 0, 0, 99].into())];
+    let other = Router { vips, ..v2() };
+    bench.packet(PEER, &advert(&other, PEER, 255));
+    assert_eq!(bench.router().counters.foreign_cluster, 1);
+    assert_eq!(bench.node.next_deadline(), deadline);
+    match bench.actions.notices.as_slice() {
+        [notice @ Notice::ForeignCluster { .. }] => assert_eq!(notice.level(), Level::Warn),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_form_of_the_checksum_last_heard_is_answered_in_kind() {
+    let mut bench = active(&router(51));
+    let bytes = summed(advert(&router(51), PEER, 50), &router(51));
+    bench.packet(PEER, &bytes);
+    assert_eq!(bench.router().checksum_heard, Some("rfc9568"));
+    let (_, sent) = bench.actions.frames().next().unwrap();
+    let (meta, message) = crate::wire::ip::parse_ipv4(sent).unwrap();
+    let heard = Packet::new(message).unwrap().check(&meta).unwrap();
+    assert_eq!(heard.sum, Some(crate::wire::vrrp::SumForm::Message));
+    // And one who sends the other form is told of, as no single form serves both.
+    bench.now = bench.now + Duration::from_secs(2);
+    bench.packet("10.0.0.203", &advert(&router(51), "10.0.0.203", 50));
+    assert!(bench.actions.notices.iter().any(|n| matches!(n, Notice::ChecksumForms { .. })));
+}
+
+#[test]
+fn two_owners_resolve_by_address_and_neither_discards_the_other() {
+    let owner = Router { priority: priority(255), ..router(51) };
+    let mut bench = Bench::new(vec![owner.clone()]);
+    assert_eq!(bench.router().state, "active");
+    bench.packet("10.0.0.200", &advert(&owner, "10.0.0.200", 255));
+    assert_eq!(bench.router().state, "active");
+    bench.packet(PEER, &advert(&owner, PEER, 255));
+    assert_eq!(bench.router().state, "backup");
+}
+
+#[test]
+fn nothing_that_arrives_before_a_router_can_take_part_has_an_effect() {
+    let mut bench = Bench::on(&[], vec![router(51)]);
+    assert_eq!(bench.router().state, "initialize");
+    bench.packet(PEER, &advert(&router(51), PEER, 200));
+    assert_eq!(bench.router().state, "initialize");
+    assert_eq!(bench.actions.frame_count(), 0);
+}

@@ -1,0 +1,138 @@
+//! What a node does with the box it is on.
+
+use std::time::Duration;
+
+use super::kernel::{Change, Op, Verb};
+use super::testing::{Bench, ETH0, address, advert, router};
+use super::*;
+use crate::config::Router;
+use crate::wire::Family;
+use crate::wire::vrrp::RxMeta;
+
+fn source_of(bench: &Bench) -> Option<String> {
+    bench.router().source
+}
+
+/// Addresses and TTL of each advert in the last event's frames.
+fn adverts(bench: &Bench) -> Vec<RxMeta> {
+    let of_vrrp = bench.actions.frames().filter(|(via, _)| matches!(via, Via::Vrrp(_)));
+    of_vrrp.map(|(_, bytes)| crate::wire::ip::parse_ipv4(bytes).unwrap().0).collect()
+}
+
+#[test]
+fn adverts_come_from_the_first_address_and_go_on_doing_so_when_others_come() {
+    let mut bench = Bench::new(vec![router(51)]);
+    assert_eq!(source_of(&bench).as_deref(), Some("10.0.0.201"));
+    let second = Change::Address(address("10.0.0.7", 24, false));
+    bench.event(Event::Kernel(second));
+    assert_eq!(source_of(&bench).as_deref(), Some("10.0.0.201"));
+    bench.pass(Duration::from_secs(4));
+    assert_eq!(bench.router().state, "active");
+    bench.pass(Duration::from_millis(900));
+    let at = bench.node.next_deadline().unwrap();
+    bench.now = bench.now.max(at);
+    while adverts(&bench).is_empty() {
+        bench.timeout();
+        bench.now = bench.now + Duration::from_millis(50);
+    }
+    let sent = adverts(&bench)[0];
+    assert_eq!(sent.src, "10.0.0.201".parse::<IpAddr>().unwrap());
+    assert_eq!(sent.dst, "224.0.0.18".parse::<IpAddr>().unwrap());
+    assert_eq!(sent.ttl, 255);
+}
+
+#[test]
+fn an_ipv6_router_waits_for_a_link_local_address() {
+    let vips = vec![Prefix::host("fe80::51".parse().unwrap())];
+    let v6 = Router { family: Family::V6, vips, ..router(51) };
+    let mut bench = Bench::on(&[("2001:db8::1", 64, false)], vec![v6]);
+    let shown = bench.router();
+    assert_eq!((shown.state, shown.source), ("initialize", None));
+    assert!(shown.not_ready.is_some_and(|why| why.contains("address")));
+    let mut tentative = address("fe80::c9", 64, true);
+    tentative.tentative = true;
+    bench.event(Event::Kernel(Change::Address(tentative)));
+    bench.settle();
+    assert_eq!(bench.router().state, "initialize", "it may be another's yet");
+    bench.event(Event::Kernel(Change::Address(address("fe80::c9", 64, true))));
+    bench.settle();
+    assert_eq!((bench.router().state, source_of(&bench).as_deref()), ("backup", Some("fe80::c9")));
+}
+
+#[test]
+fn the_advert_comes_before_the_first_address_and_announcements_after_it() {
+    let mut bench = Bench::new(vec![router(51)]);
+    bench.now = bench.node.next_deadline().unwrap();
+    bench.timeout();
+    assert_eq!(adverts(&bench).len(), 1, "the advert is in the same turn");
+    assert_eq!(bench.actions.frame_count(), 1, "and nothing is announced that is not there");
+    let Some(Action::Apply(ops)) = bench.actions.kernel.first().cloned() else {
+        panic!("{:?}", bench.actions.kernel);
+    };
+    assert_eq!(ops.len(), 1);
+    bench.event(Event::Applied(vec![Ok(())]));
+    bench.timeout();
+    let announced = bench.actions.frames().any(|(via, _)| via == Via::Ethernet(ETH0));
+    assert!(announced, "announced as soon as it is there");
+}
+
+#[test]
+fn a_router_that_gives_up_says_so_once_and_takes_away_exactly_what_it_put() {
+    let mut bench = Bench::new(vec![router(51)]);
+    bench.pass(Duration::from_secs(4));
+    bench.asked.clear();
+    bench.event(Event::Shutdown);
+    bench.timeout();
+    assert_eq!(adverts(&bench).len(), 1);
+    bench.settle();
+    let removed =
+        Op { index: ETH0, prefix: Prefix::host([10, 0, 0, 51].into()), verb: Verb::Remove };
+    assert_eq!(bench.asked, [removed]);
+    assert!(bench.node.is_stopped());
+}
+
+#[test]
+fn in_the_steady_state_nothing_is_asked_of_the_kernel_but_renewals() {
+    let mut bench = Bench::new(vec![router(51)]);
+    bench.pass(Duration::from_secs(4));
+    bench.asked.clear();
+    bench.pass(Duration::from_secs(10));
+    assert!(!bench.asked.is_empty());
+    assert!(
+        bench.asked.iter().all(|op| op.verb == Verb::Put { lifetime: Some(6) }),
+        "{:?}",
+        bench.asked
+    );
+    let addresses: BTreeSet<_> = bench.asked.iter().map(|op| op.prefix).collect();
+    assert_eq!(addresses.len(), 1);
+}
+
+#[test]
+fn the_same_configuration_again_does_nothing() {
+    for state in ["backup", "active"] {
+        let mut bench = Bench::new(vec![router(51)]);
+        bench.packet("10.0.0.202", &advert(&router(51), "10.0.0.202", 200));
+        if state == "active" {
+            bench.pass(Duration::from_secs(10));
+        }
+        let before = (bench.router(), bench.node.next_deadline());
+        assert_eq!(before.0.state, state);
+        bench.configure(vec![router(51)]);
+        assert_eq!((bench.router(), bench.node.next_deadline()), before);
+        assert_eq!(bench.actions.frame_count(), 0);
+        assert!(bench.actions.kernel.is_empty());
+    }
+}
+
+#[test]
+fn more_vips_than_an_advert_carries_are_held_and_not_advertised_and_that_is_told() {
+    let vips = (0..400u16).map(|n| {
+        let [high, low] = n.to_be_bytes();
+        Prefix::host([10, 1, high, low].into())
+    });
+    let mut bench = Bench::new(vec![Router { vips: vips.collect(), ..router(51) }]);
+    assert_eq!(bench.router().not_advertised, 400 - 255);
+    bench.pass(Duration::from_secs(5));
+    let present = bench.router().vips.iter().filter(|vip| vip.state == "present").count();
+    assert_eq!(present, 400);
+}
