@@ -34,6 +34,10 @@ const CHANGES_MAX: usize = 1024;
 const DRAIN_STALE: Duration = Duration::from_millis(1);
 /// How often it drains again.
 const DRAINS_MAX: usize = 4;
+/// Packets that come in one after the other wake it once in this time: a neighbour sends the
+/// adverts of many routers in one burst, and reading each by itself costs both sides a wake-up a
+/// packet. A packet that comes alone waits for nothing, and no deadline is missed for it.
+const REST: Duration = Duration::from_millis(1);
 /// Longest wait while jobs found no room.
 const JOBS_RETRY: Duration = Duration::from_millis(10);
 
@@ -102,6 +106,9 @@ struct Engine {
     states_unsent: bool,
     /// When the poller returned.
     woke_at: Instant,
+    /// When it last did so for packets, and whether that was soon after the time before.
+    packets_at: Instant,
+    in_burst: bool,
 }
 
 /// Runs until everything is given up after a `Shutdown`.
@@ -139,6 +146,8 @@ impl Engine {
             status_wanted: Vec::new(),
             states_unsent: false,
             woke_at: clock::now(),
+            packets_at: Instant::ZERO,
+            in_burst: false,
         })
     }
 
@@ -155,7 +164,14 @@ impl Engine {
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         // The kernel's thread rings after each answer; it gives none to a `Close`.
         let retry = (!self.jobs_waiting.is_empty()).then(|| clock::now() + JOBS_RETRY);
-        self.poll(deadline.into_iter().chain(retry).min())
+        let deadline = deadline.into_iter().chain(retry).min();
+        if std::mem::take(&mut self.in_burst)
+            && deadline.is_none_or(|deadline| deadline > clock::now() + REST * 2)
+        {
+            #[expect(clippy::disallowed_methods, reason = "nothing is due before it ends")]
+            std::thread::sleep(REST);
+        }
+        self.poll(deadline)
     }
 
     fn poll(&mut self, deadline: Option<Instant>) -> io::Result<()> {
@@ -167,6 +183,7 @@ impl Engine {
     /// Reads what is ready; returns whether everything was read.
     fn read_ready(&mut self, inbox: &mut Inbox) -> bool {
         let mut all = true;
+        let mut packets = false;
         let ready = std::mem::take(&mut self.ready);
         for key in &ready {
             all &= match *key {
@@ -177,8 +194,15 @@ impl Engine {
                     self.wiring.bell.silence();
                     true
                 }
-                key => self.read_packets(key, inbox),
+                key => {
+                    self.in_burst = self.woke_at.since(self.packets_at) < REST;
+                    packets = true;
+                    self.read_packets(key, inbox)
+                }
             };
+        }
+        if packets {
+            self.packets_at = self.woke_at;
         }
         self.ready = ready;
         self.read_channels(inbox);
