@@ -1,7 +1,7 @@
 # `make` lists what there is. What a target needs and the machine lacks is installed first, by
 # .ci/setup: Debian's apt, with sudo where needed, no service started.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build release check fuzz cross ci
+.PHONY: help demo test build release check fuzz bench cross ci
 
 FUZZ_SECONDS ?= 300
 # Targets of `make cross`: files of cross/targets.
@@ -35,6 +35,11 @@ check: ## format, lints, documentation, module walls, feature sets
 fuzz: ## every parser for FUZZ_SECONDS=300 each
 	@.ci/setup build
 	@tests/fuzz/run $(FUZZ_SECONDS)
+
+bench: ## havip beside keepalived in one run; as root
+	@.ci/setup test
+	@tests/lab/fetch keepalived
+	cargo bench --locked --bench routers
 
 cross: ## static binaries in dist/, for TARGETS="x86_64 aarch64 armv7"
 	@.ci/setup cross

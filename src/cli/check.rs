@@ -36,7 +36,7 @@ fn run(given: &Given) -> Exit {
     let path = given.argument.as_deref().unwrap_or(super::CONFIG);
     let local = match Local::load(Path::new(path)) {
         Ok(local) => local,
-        Err(error) => return super::run::report(&error),
+        Err(error) => return super::refused::report(&error),
     };
     let problems = check_all(&local.tree, &local.settings.policy, &Facts::default());
     verdict(path, &problems, nodes(&local.tree))

@@ -53,7 +53,7 @@ fn local_settings(given: &Given) -> Result<Settings, Exit> {
         Err(LoadError::Absent(_)) if given.value("config").is_none() => {
             Ok(settings(&Tree::default()).0)
         }
-        Err(error) => Err(super::run::report(&error)),
+        Err(error) => Err(super::refused::report(&error)),
     }
 }
 

@@ -9,6 +9,7 @@ mod export;
 mod flags;
 #[cfg(feature = "etcd")]
 mod import;
+mod refused;
 mod run;
 mod show;
 mod status;

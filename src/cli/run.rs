@@ -2,7 +2,7 @@
 
 use super::flags::{Command, Given};
 use super::{CONFIG_FLAG, Exit, complain, config_path, exit_of};
-use crate::daemon::sources::{LoadError, Local};
+use crate::daemon::sources::Local;
 use crate::daemon::{self, Error};
 
 pub(super) const COMMAND: Command = Command {
@@ -21,7 +21,7 @@ SIGHUP: reads the local file again; one with a mistake in it changes nothing.",
 fn run(given: &Given) -> Exit {
     let local = match Local::load(&config_path(given)) {
         Ok(local) => local,
-        Err(error) => return report(&error),
+        Err(error) => return super::refused::report(&error),
     };
     let nothing = super::check::local_errors(&local);
     if !nothing.is_empty() {
@@ -39,29 +39,6 @@ fn run(given: &Given) -> Exit {
                 Error::Settings(_) => Exit::Config,
                 Error::Lock(_) => Exit::Failed,
             }
-        }
-    }
-}
-
-/// Says why a local file is not used.
-pub(super) fn report(error: &LoadError) -> Exit {
-    match error {
-        LoadError::Absent(path) => {
-            complain(&format!(
-                "{}: no such file; write one (see conf/havip.toml), or name it with --config",
-                path.display()
-            ));
-            Exit::NoConfig
-        }
-        LoadError::Unreadable(path, error) => {
-            complain(&format!("{}: {error}", path.display()));
-            exit_of(error)
-        }
-        LoadError::Wrong(problems) => {
-            for problem in problems {
-                complain(&problem.to_string());
-            }
-            Exit::Config
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use super::vrrp_socket::domain;
+use super::sys::domain;
 use crate::wire::Family;
 
 /// Packets that one call reads at most.

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use crate::node::kernel::Errno;
-use crate::wire::IfIndex;
+use crate::wire::{Family, IfIndex};
 
 /// Packets that one call of `send_batch` sends at most.
 pub const MAX_SEND: usize = 64;
@@ -22,6 +22,14 @@ pub(super) fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     check(fd)?;
     // SAFETY: not negative, so the call before has opened it and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// AF_INET or AF_INET6.
+pub(super) const fn domain(family: Family) -> libc::c_int {
+    match family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    }
 }
 
 /// socket(2), close-on-exec.

@@ -109,16 +109,9 @@ fn step(what: &'static str) -> impl Fn(io::Error) -> io::Error {
     move |error| sys::in_step(what, error)
 }
 
-pub(super) const fn domain(family: Family) -> libc::c_int {
-    match family {
-        Family::V4 => libc::AF_INET,
-        Family::V6 => libc::AF_INET6,
-    }
-}
-
 fn open_receive(port: Port) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
-    let socket = sys::socket(domain(port.family), kind, PROTOCOL.into())
+    let socket = sys::socket(sys::domain(port.family), kind, PROTOCOL.into())
         .map_err(step("opening a raw socket for protocol 112"))?;
     let fd = socket.as_fd();
     // A raw socket hears every interface from the moment it exists. Nothing gets in before it is
@@ -163,7 +156,7 @@ fn open_receive(port: Port) -> io::Result<OwnedFd> {
 fn open_send(port: Port) -> io::Result<OwnedFd> {
     // IPPROTO_RAW: the caller gives the IP header, and no packet of protocol 112 is queued here.
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
-    let socket = sys::socket(domain(port.family), kind, libc::IPPROTO_RAW)
+    let socket = sys::socket(sys::domain(port.family), kind, libc::IPPROTO_RAW)
         .map_err(step("opening a raw socket to send"))?;
     let fd = socket.as_fd();
     // It would still hear protocol 255, which nobody reads.

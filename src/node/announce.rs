@@ -119,3 +119,94 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Prefix;
+
+    fn place(link: u32, number: u16) -> Place {
+        let [high, low] = number.to_be_bytes();
+        (IfIndex(link), Prefix::host([10, 0, high, low].into()))
+    }
+
+    /// Everything that is announced until `end`, with its time; the deadline is believed.
+    fn until(announcer: &mut Announcer, end: Duration) -> Vec<(Instant, Place)> {
+        let end = Instant::ZERO + end;
+        let mut all = Vec::new();
+        while let Some(at) = announcer.next_deadline().filter(|at| *at <= end) {
+            let before = all.len();
+            announcer.due(at, |place| all.push((at, place)));
+            assert!(all.len() > before, "woken for nothing at {at:?}");
+        }
+        all
+    }
+
+    #[test]
+    fn an_address_is_announced_at_once_repeated_and_then_refreshed() {
+        let mut announcer = Announcer::default();
+        announcer.start(place(1, 1));
+        let all = until(&mut announcer, Duration::from_secs(130));
+        let times: Vec<u64> = all.iter().map(|(at, _)| at.nanos() / 1_000_000).collect();
+        assert_eq!(times, [0, 200, 1_000, 3_000, 63_000, 123_000]);
+    }
+
+    #[test]
+    fn a_thousand_addresses_keep_the_pace_and_each_has_all_its_announcements() {
+        let mut announcer = Announcer::default();
+        for number in 0..1_000 {
+            announcer.start(place(1, number));
+        }
+        let all = until(&mut announcer, Duration::from_secs(30));
+        for number in 0..1_000 {
+            let own = all.iter().filter(|(_, of)| *of == place(1, number)).count();
+            assert_eq!(own, 1 + REPEATS.len(), "{number}");
+        }
+        // The last address is announced for the first time before anything but the first few
+        // repeats: what is new waits for nothing.
+        let last = all.iter().position(|(_, of)| *of == place(1, 999)).unwrap();
+        assert!(all[last].0 < Instant::ZERO + Duration::from_millis(20));
+        // No burst beyond the pace: in each instant, and in each 10 ms once all are there.
+        for window in all.chunk_by(|a, b| a.0 == b.0) {
+            assert!(window.len() <= FIRST_BURST + REPEAT_BURST);
+        }
+        let settled: Vec<Instant> =
+            all.iter().map(|(at, _)| *at).filter(|at| at.nanos() > 100_000_000).collect();
+        let bound = REPEAT_BURST + 1;
+        assert!(settled.windows(bound).all(|run| run[bound - 1].since(run[0]) >= REPEAT_PAUSE));
+    }
+
+    #[test]
+    fn links_do_not_wait_for_each_other_and_what_is_stopped_is_silent() {
+        let mut announcer = Announcer::default();
+        for number in 0..100 {
+            announcer.start(place(1, number));
+        }
+        announcer.start(place(2, 1));
+        announcer.start(place(2, 2));
+        announcer.stop(&place(2, 2));
+        let mut first = Vec::new();
+        announcer.due(Instant::ZERO, |place| first.push(place));
+        assert_eq!(first.len(), FIRST_BURST + 1);
+        assert!(first.contains(&place(2, 1)) && !first.contains(&place(2, 2)));
+        for number in 0..100 {
+            announcer.stop(&place(1, number));
+        }
+        announcer.stop(&place(2, 1));
+        assert_eq!(announcer.next_deadline(), None);
+    }
+
+    #[test]
+    fn started_again_it_begins_anew_and_is_not_announced_twice_at_once() {
+        let mut announcer = Announcer::default();
+        announcer.start(place(1, 1));
+        announcer.start(place(1, 1));
+        assert_eq!(until(&mut announcer, Duration::from_millis(100)).len(), 1);
+        announcer.start(place(1, 1));
+        let later = Instant::ZERO + Duration::from_millis(150);
+        let mut count = 0;
+        announcer.due(later, |_| count += 1);
+        assert_eq!(count, 1);
+        assert_eq!(announcer.next_deadline(), Some(later + REPEATS[0]));
+    }
+}

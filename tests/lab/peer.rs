@@ -27,13 +27,20 @@ pub struct Keepalived {
 impl Keepalived {
     /// Starts it with one instance, VRID 51 on eth0, whose other settings are `keys`.
     pub fn start(host: &Host, keys: &str) -> Self {
+        Self::run(
+            host,
+            &format!(
+                "global_defs {{\n  vrrp_startup_delay 0\n}}\nvrrp_instance VI_51 {{\n  state BACKUP\n  \
+                 interface eth0\n  virtual_router_id 51\n{keys}\n}}\n"
+            ),
+        )
+    }
+
+    /// Starts it with this configuration.
+    pub fn run(host: &Host, text: &str) -> Self {
         let folder = host.folder().join("keepalived");
         fs::create_dir_all(&folder).unwrap();
         let config = folder.join("keepalived.conf");
-        let text = format!(
-            "global_defs {{\n  vrrp_startup_delay 0\n}}\nvrrp_instance VI_51 {{\n  state BACKUP\n  \
-             interface eth0\n  virtual_router_id 51\n{keys}\n}}\n"
-        );
         fs::write(&config, text).unwrap();
         let log = folder.join("log");
         let home = super::peer::folder("keepalived");
@@ -45,6 +52,10 @@ impl Keepalived {
         program.arg("--vrrp_pid").arg(folder.join("vrrp_pid"));
         let child = host.start(&mut program, &log);
         Self { child, log }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn log(&self) -> String {
