@@ -46,7 +46,7 @@ impl Keepalived {
         let home = super::peer::folder("keepalived");
         let mut program = Command::new(home.join("usr/sbin/keepalived"));
         program.env("LD_LIBRARY_PATH", home.join("libs"));
-        program.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp"]);
+        program.args(["--dont-fork", "--log-console", "--vrrp"]);
         program.arg("--use-file").arg(&config);
         program.arg("--pid").arg(folder.join("pid"));
         program.arg("--vrrp_pid").arg(folder.join("vrrp_pid"));
