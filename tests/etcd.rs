@@ -306,6 +306,12 @@ isolated! {
         assert!(!a.has(VIP));
         daemon = etcd.gateway(&a);
         wait("both are back without etcd", || a.has(VIP) && a.has("192.0.2.101"));
+        let mut check = Command::new(env!("CARGO_BIN_EXE_havip"));
+        check.args(["status", "--check", "--config"]).arg(&daemon.config);
+        let output = check.output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{said}");
+        assert!(said.contains("not connected for") && said.contains("snapshot, written"), "{said}");
         assert_eq!(daemon.status()["config"]["store"]["source"], "snapshot");
         etcd.restart();
         wait("etcd is used again", || daemon.status()["config"]["store"]["source"] == "etcd");

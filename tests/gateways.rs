@@ -234,7 +234,11 @@ isolated! {
         write(&a.router("51", &format!("{}\nprioritty = 7", keys(100))));
         daemon.signal("-HUP");
         let refused = || daemon.status()["config"]["refused"].clone();
+        let check = || havip(&["status", "--check", "--config", daemon.config.to_str().unwrap(), "--run-dir", daemon.socket.parent().unwrap().to_str().unwrap()]);
         wait("it is refused", || refused().as_array().is_some_and(|list| !list.is_empty()));
+        let (said, code) = check();
+        assert_eq!(code, Some(4), "{said}");
+        assert!(said.starts_with("file refused: ") && said.contains("havip.toml:13"), "{said}");
         let text = refused().to_string();
         assert!(text.contains("havip.toml:13") && text.contains("priority"), "{text}");
         assert!(a.has("192.0.2.101"), "what ran goes on");
@@ -243,6 +247,7 @@ isolated! {
         daemon.signal("-HUP");
         wait("the second VIP goes", || !a.has("192.0.2.101"));
         wait("nothing is refused", || refused().as_array().unwrap().is_empty());
+        assert_eq!(check(), (String::new(), Some(0)));
         let status = daemon.status();
         assert_eq!(status["vrrp"]["routers"][0]["counters"]["master_transitions"], 1);
     }
@@ -318,15 +323,12 @@ isolated! {
 
 isolated! {
     fn the_demo_shows_a_failover_and_leaves_nothing_behind() {
-        let count = || fs::read_dir(std::env::temp_dir()).unwrap()
-            .filter(|entry| {
-                entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("havip-demo-")
-            })
-            .count();
-        let before = count();
-        let (text, code) = havip(&["demo"]);
-        assert_eq!(code, Some(0), "{text}");
+        let folder = lab::Folder::new();
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_havip"));
+        let output = demo.arg("demo").env("TMPDIR", &folder.0).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
         assert_eq!(text.matches("longest gap").count(), 5, "{text}");
-        assert_eq!(count(), before);
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0, "{text}");
     }
 }

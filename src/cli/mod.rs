@@ -34,7 +34,7 @@ pub enum Exit {
     Usage = 2,
     /// The configuration cannot run.
     Config = 3,
-    /// The configuration runs, but has warnings.
+    /// The configuration runs, but has warnings; or (`status --check`) not all is well.
     Warnings = 4,
     /// A permission or capability is missing.
     Permission = 5,
@@ -45,8 +45,9 @@ pub enum Exit {
 }
 
 pub(crate) const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 configuration cannot run, 4 configuration has warnings,
-5 permission missing, 6 no configuration, 7 no daemon answers.
+Exit codes: 0 done, 1 failed, 2 usage, 3 configuration cannot run, 4 configuration has warnings
+or (status --check) not all is well, 5 permission missing, 6 no configuration,
+7 no daemon answers.
 ";
 
 const CONFIG_FLAG: Flag = Flag {

@@ -17,13 +17,19 @@ pub(super) const COMMAND: Command = Command {
     about: "\
 Asks the daemon over its control socket: state of each router and since when, who was heard,
 which VIPs are where, what is wrong with the configuration, what was discarded. Ends with 7 if
-no daemon answers.",
+no daemon answers; with --check, with 4 if not all is well, for monitoring.",
     argument: None,
     flags: &[
         CONFIG_FLAG,
         RUN_DIR_FLAG,
         JSON_FLAG,
         Flag { long: "watch", short: Some('w'), value: None, help: "Show it again each second." },
+        Flag {
+            long: "check",
+            short: None,
+            value: None,
+            help: "Say only what is not well, a line each; end with 4 if there is anything.",
+        },
     ],
     run,
 };
@@ -35,6 +41,9 @@ fn run(given: &Given) -> Exit {
             Ok(status) => status,
             Err(exit) => return exit,
         };
+        if given.has("check") {
+            return check(&status);
+        }
         let text = if given.has("json") { format!("{status}\n") } else { render(&status) };
         if !given.has("watch") {
             print(&text);
@@ -70,6 +79,70 @@ pub(super) fn ask(path: &Path, resource: &str) -> Result<Value, Exit> {
     })
 }
 
+fn check(status: &Value) -> Exit {
+    let found = not_well(status);
+    for line in &found {
+        print(&format!("{line}\n"));
+    }
+    if found.is_empty() { Exit::Done } else { Exit::Warnings }
+}
+
+/// What somebody should look at. Warnings about the box itself (no real-time priority) are not
+/// among it: they stay as they are, and a check that always fails is not looked at.
+fn not_well(status: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    let (config, vrrp) = (&status["config"], &status["vrrp"]);
+    let store = &config["store"];
+    if store.is_object() {
+        if store["connected"] != true {
+            let error = store["error"].as_str().unwrap_or("no answer yet");
+            let since = ago(&store["link_since_ms"]);
+            found.push(format!("etcd: not connected for {since}: {error}"));
+        } else if let Some(error) = store["error"].as_str() {
+            found.push(format!("etcd: {error}"));
+        }
+        if text(store, "source") != "etcd" {
+            found.push(format!("etcd: values from {}", source(store)));
+        }
+    }
+    for refused in list(&config["refused"]) {
+        found.push(format!("file refused: {}", refused.as_str().unwrap_or("-")));
+    }
+    let problems = list(&config["problems"]).filter(|problem| problem["severity"] != "note");
+    found.extend(problems.map(|problem| format!("configuration: {}", text(problem, "text"))));
+    if vrrp["phase"] != "running" {
+        found.push(format!("daemon: {}", text(vrrp, "phase")));
+    }
+    for router in list(&vrrp["routers"]) {
+        let name = text(router, "name");
+        for key in ["not_ready", "held_back"] {
+            if let Some(why) = router[key].as_str() {
+                found.push(format!("router {name}: {}: {why}", key.replace('_', " ")));
+            }
+        }
+        for vip in list(&router["vips"]).chain(list(&router["vips_excluded"])) {
+            if vip["state"] == "missing" {
+                found.push(format!("router {name}: {} is missing", text(vip, "address")));
+            }
+        }
+    }
+    found
+}
+
+/// Where the values come from, with the age of a snapshot.
+fn source(store: &Value) -> String {
+    let written = store["snapshot_time"].as_u64();
+    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+    match written {
+        // A box without a battery clock may have written it in what is now the future.
+        Some(time) if time <= now => {
+            let age = ago(&Value::from((now - time) * 1000));
+            format!("{}, written {age} ago", text(store, "source"))
+        }
+        Some(_) | None => text(store, "source").to_owned(),
+    }
+}
+
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or("-")
 }
@@ -97,9 +170,10 @@ fn render(status: &Value) -> String {
         let link = if store["connected"] == true { "connected to" } else { "NOT CONNECTED, last" };
         let _ = writeln!(
             out,
-            "etcd {link} {}, values from {}, revision {}, {} ago",
+            "etcd {link} {} for {}, values from {}, revision {}, taken over {} ago",
             text(store, "endpoint"),
-            text(store, "source"),
+            ago(&store["link_since_ms"]),
+            source(store),
             store["revision"],
             ago(&store["since_ms"]),
         );

@@ -9,6 +9,7 @@ use crate::config::{Config, RouterName, Settings};
 use crate::linux::clock;
 use crate::node::Instant;
 use crate::store::mailbox::{Receiver, Sender, mailbox};
+use crate::store::snapshot::Header;
 use crate::store::{Demand, Endpoint, Options, State, StoreEvent};
 
 /// Why a store that is configured cannot be asked.
@@ -47,6 +48,9 @@ pub(super) struct Follow {
     source: &'static str,
     revision: i64,
     changed_at: Instant,
+    /// When the connection was made or lost.
+    link_at: Instant,
+    snapshot_time: Option<u64>,
 }
 
 impl Follow {
@@ -65,6 +69,8 @@ impl Follow {
             source: "none",
             revision: 0,
             changed_at: clock::now(),
+            link_at: clock::now(),
+            snapshot_time: None,
         };
         (follow, crate::store::run(options, wanted, said))
     }
@@ -74,6 +80,7 @@ impl Follow {
         match event {
             StoreEvent::Connected { endpoint } => {
                 self.connected = true;
+                self.link_at = clock::now();
                 self.endpoint = endpoint.to_string();
                 self.error = None;
                 log::info!("etcd: connected to {endpoint}");
@@ -81,6 +88,7 @@ impl Follow {
             }
             StoreEvent::State(state) => {
                 self.source = "etcd";
+                self.snapshot_time = None;
                 self.revision = state.revision;
                 self.changed_at = clock::now();
                 Some(state)
@@ -91,7 +99,9 @@ impl Follow {
                 if self.connected || self.error.as_deref() != Some(&text) {
                     log::warn!("etcd: {text}; what runs goes on");
                 }
-                self.connected = false;
+                if std::mem::take(&mut self.connected) {
+                    self.link_at = clock::now();
+                }
                 self.error = Some(text);
                 None
             }
@@ -135,20 +145,24 @@ impl Follow {
     }
 
     /// Takes note that a snapshot is used.
-    pub(super) fn uses_snapshot(&mut self, revision: i64) {
+    pub(super) fn uses_snapshot(&mut self, header: &Header) {
         self.source = "snapshot";
-        self.revision = revision;
+        self.revision = header.revision;
+        self.snapshot_time = Some(header.time);
         self.changed_at = clock::now();
     }
 
     pub(super) fn status(&self) -> StoreStatus {
-        let since = clock::now().since(self.changed_at).as_millis();
+        let now = clock::now();
+        let since = |at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
         StoreStatus {
             source: self.source,
             connected: self.connected,
             endpoint: self.endpoint.clone(),
             revision: self.revision,
-            since_ms: u64::try_from(since).unwrap_or(u64::MAX),
+            since_ms: since(self.changed_at),
+            link_since_ms: since(self.link_at),
+            snapshot_time: self.snapshot_time,
             error: self.error.clone(),
         }
     }

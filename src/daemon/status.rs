@@ -52,7 +52,7 @@ pub struct ConfigStatus {
 pub struct StoreStatus {
     /// `etcd`, `snapshot` or `none`: where the values in use come from.
     pub source: &'static str,
-    /// Whether etcd is connected.
+    /// Whether etcd is connected; since when, or since when not, tells `link_since_ms`.
     pub connected: bool,
     /// Which endpoint, or which was tried last.
     pub endpoint: String,
@@ -60,6 +60,11 @@ pub struct StoreStatus {
     pub revision: i64,
     /// Milliseconds since that changed.
     pub since_ms: u64,
+    /// Milliseconds since the connection was made or lost, or since the start without either.
+    pub link_since_ms: u64,
+    /// Where the values are a snapshot's: when it was written, in seconds since 1970 by this box's
+    /// clock of then.
+    pub snapshot_time: Option<u64>,
     /// The last error.
     pub error: Option<String>,
 }

@@ -58,7 +58,7 @@ impl Control {
                     snapshot.header.revision
                 );
                 if let Some(follow) = &mut self.follow {
-                    follow.uses_snapshot(snapshot.header.revision);
+                    follow.uses_snapshot(&snapshot.header);
                 }
                 self.sources.store = Some(snapshot.tree);
                 self.sources.store_problems = snapshot.problems;
