@@ -303,6 +303,7 @@ isolated! {
         assert_eq!(havip(&["run", "--config", path]).1, Some(6));
         assert_eq!(havip(&["frobnicate"]).1, Some(2));
         assert_eq!(havip(&["status", "--run-dir", run_dir]).1, Some(7));
+        assert_eq!(havip(&["status", "--check", "--json"]).1, Some(2), "which of the two?");
         let router = "[virtual_router.51]\ninterface = \"eth0\"\nvips = [\"10.0.0.3\"]\n";
         fs::write(&file, format!("[node.gw1]\nvrids = [51]\n{router}")).unwrap();
         assert_eq!(havip(&["check", path]).1, Some(0));

@@ -117,15 +117,22 @@ const ORIGINAL: &str = "  version 2\n  priority 50\n  advert_int 1\n  nopreempt\
                         auth_type PASS\n    auth_pass Sylvanas\n  }\n  virtual_ipaddress {\n    \
                         192.0.2.100 dev eth0\n  }";
 
+/// Two hosts, the second with such an agent as the active one.
+fn beside_the_original() -> Option<(Lan, Host, Host, Keepalived)> {
+    if !is_there("keepalived") {
+        lab::skip("original", "no keepalived; run tests/lab/fetch keepalived");
+        return None;
+    }
+    let mut lan = Lan::new();
+    let (a, b) = (lan.host(), lan.host());
+    let agent = Keepalived::start(&b, ORIGINAL);
+    wait("the agent is active", || b.has("192.0.2.100"));
+    Some((lan, a, b, agent))
+}
+
 isolated! {
     fn beside_an_original_agent_the_profile_joins_takes_over_and_hands_back() {
-        if !is_there("keepalived") {
-            return lab::skip("original", "no keepalived; run tests/lab/fetch keepalived");
-        }
-        let mut lan = Lan::new();
-        let (a, b) = (lan.host(), lan.host());
-        let mut agent = Keepalived::start(&b, ORIGINAL);
-        wait("the agent is active", || b.has("192.0.2.100"));
+        let Some((_lan, a, b, mut agent)) = beside_the_original() else { return };
         let keys = "vips = [\"192.0.2.100\"]\nprofile = \"original\"";
         let mut daemon = a.daemon(&a.router("51", keys));
         daemon.wait_for("backup");
@@ -146,13 +153,7 @@ isolated! {
 
 isolated! {
     fn beside_an_original_agent_the_default_stays_backup_and_says_why() {
-        if !is_there("keepalived") {
-            return lab::skip("original", "no keepalived; run tests/lab/fetch keepalived");
-        }
-        let mut lan = Lan::new();
-        let (a, b) = (lan.host(), lan.host());
-        let mut agent = Keepalived::start(&b, ORIGINAL);
-        wait("the agent is active", || b.has("192.0.2.100"));
+        let Some((_lan, a, b, mut agent)) = beside_the_original() else { return };
         let daemon = a.daemon(&a.router("51", "vips = [\"192.0.2.100\"]"));
         wait("it has heard the agent for long", || {
             daemon.status()["vrrp"]["routers"][0]["counters"]["misconfigured"].as_u64() >= Some(6)

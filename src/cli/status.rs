@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::flags::{Command, Flag, Given};
 use super::{CONFIG_FLAG, Exit, JSON_FLAG, RUN_DIR_FLAG, complain, print, socket_path};
 use crate::daemon::socket;
+use crate::linux::clock;
 
 pub(super) const COMMAND: Command = Command {
     name: "status",
@@ -35,6 +36,10 @@ no daemon answers; with --check, with 4 if not all is well, for monitoring.",
 };
 
 fn run(given: &Given) -> Exit {
+    if given.has("check") && (given.has("watch") || given.has("json")) {
+        complain("status: --check goes with neither --watch nor --json; see havip status --help");
+        return Exit::Usage;
+    }
     let path = socket_path(given);
     loop {
         let status = match ask(&path, "/v1/status") {
@@ -132,7 +137,7 @@ fn not_well(status: &Value) -> Vec<String> {
 /// Where the values come from, with the age of a snapshot.
 fn source(store: &Value) -> String {
     let written = store["snapshot_time"].as_u64();
-    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+    let now = clock::wall();
     match written {
         // A box without a battery clock may have written it in what is now the future.
         Some(time) if time <= now => {

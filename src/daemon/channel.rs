@@ -70,15 +70,6 @@ impl Bell {
     pub(super) fn set_nonblocking(&self) -> io::Result<()> {
         self.0.set_nonblocking(true)
     }
-
-    /// The stream under it, for those who wait for several things at once; made not to block.
-    ///
-    /// # Errors
-    /// None that Linux is known to give.
-    pub(super) fn into_stream(self) -> io::Result<UnixStream> {
-        self.0.set_nonblocking(true)?;
-        Ok(self.0)
-    }
 }
 
 impl AsFd for Bell {

@@ -9,7 +9,6 @@ mod store;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +19,7 @@ use smol::channel::Sender;
 use smol::future::or;
 use smol::{Async, Executor, Timer};
 
-use super::channel::Ringer;
+use super::channel::{Bell, Ringer};
 use super::engine::{Report, Request};
 #[cfg(feature = "etcd")]
 use super::follow::Follow;
@@ -49,7 +48,7 @@ pub(super) struct Wiring {
     pub(super) requests: SyncSender<Request>,
     pub(super) engine: Ringer,
     pub(super) reports: Receiver<Report>,
-    pub(super) bell: UnixStream,
+    pub(super) bell: Bell,
     pub(super) hangup: SignalFd,
     pub(super) notices_lost: Arc<AtomicU64>,
     pub(super) socket: PathBuf,
@@ -134,7 +133,8 @@ impl Control {
         let listener = socket::bind(&self.wiring.socket)?;
         let (asks, questions) = smol::channel::bounded(ASKS_MAX);
         let server = executor.spawn(socket::serve(executor, listener, asks));
-        let bell = Async::new(self.wiring.bell.try_clone()?)?;
+        self.wiring.bell.set_nonblocking()?;
+        let bell = Async::new(self.wiring.bell.as_fd().try_clone_to_owned()?)?;
         let hangup = self.wiring.hangup.as_fd().try_clone_to_owned()?;
         let hangup = Async::new(hangup)?;
         let follower = self.follow_store(executor, store);
@@ -144,7 +144,7 @@ impl Control {
         loop {
             let wake = self.wake(&bell, &hangup, &questions).await?;
             match wake {
-                Wake::Bell => silence(&bell),
+                Wake::Bell => self.wiring.bell.silence(),
                 Wake::Hangup => {
                     while let Ok(Some(signal)) = self.wiring.hangup.read() {
                         if signal == Signal::Hangup {
@@ -174,7 +174,7 @@ impl Control {
     /// Waits until there is something to do.
     async fn wake(
         &self,
-        bell: &Async<UnixStream>,
+        bell: &Async<OwnedFd>,
         hangup: &Async<OwnedFd>,
         questions: &smol::channel::Receiver<Ask>,
     ) -> io::Result<Wake> {
@@ -399,11 +399,6 @@ impl Control {
             vrrp,
         }
     }
-}
-
-fn silence(bell: &Async<UnixStream>) {
-    let mut rings = [0; 64];
-    while matches!(io::Read::read(&mut bell.get_ref(), &mut rings), Ok(read) if read > 0) {}
 }
 
 fn file_problem(message: String) -> Problem {

@@ -88,8 +88,9 @@ pub(super) struct Wiring {
 struct Engine {
     wiring: Wiring,
     poll: Poll,
-    /// Keys of what was readable when `poll` returned.
+    /// Keys of what was readable when `poll` returned, and whether that was all.
     ready: Vec<usize>,
+    ready_is_all: bool,
     batch: RecvBatch,
     changes: Vec<Change>,
     /// Sockets by their key with the poller, and keys by port.
@@ -135,6 +136,7 @@ impl Engine {
             wiring,
             poll,
             ready: Vec::new(),
+            ready_is_all: true,
             batch: RecvBatch::new(),
             changes: Vec::new(),
             sockets: BTreeMap::new(),
@@ -175,14 +177,14 @@ impl Engine {
     }
 
     fn poll(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        self.poll.wait(deadline, &mut self.ready)?;
+        self.ready_is_all = self.poll.wait(deadline, &mut self.ready)?;
         self.woke_at = clock::now();
         Ok(())
     }
 
     /// Reads what is ready; returns whether everything was read.
     fn read_ready(&mut self, inbox: &mut Inbox) -> bool {
-        let mut all = true;
+        let mut all = self.ready_is_all;
         let mut packets = false;
         let ready = std::mem::take(&mut self.ready);
         for key in &ready {

@@ -1,7 +1,7 @@
 //! The snapshot's place in the daemon: what etcd had, on disk, for a start without etcd.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::config::NodeName;
 use crate::linux::clock;
@@ -57,7 +57,7 @@ impl Keep {
         let header = Header {
             revision: state.revision,
             cluster_id: state.cluster_id,
-            time: wall_clock(),
+            time: clock::wall(),
             node: self.node.clone(),
         };
         self.waiting = Some((header, body, at));
@@ -87,10 +87,4 @@ impl Keep {
         }
         self.error = result.err().map(|error| error.to_string());
     }
-}
-
-/// Seconds since 1970, as far as the box knows.
-#[allow(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
-fn wall_clock() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

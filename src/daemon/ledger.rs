@@ -44,7 +44,7 @@ pub(super) struct Leftovers {
     /// Addresses that are there, without owner, as that run put them.
     pub(super) places: Vec<Place>,
     /// Why the file was not used, or none could be made.
-    pub(super) warning: Option<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Ledger {
@@ -63,17 +63,19 @@ impl Ledger {
                 Ok(held) => ledger.held = still_there(held, snapshot),
                 Err(why) => {
                     let path = ledger.path.display();
-                    leftovers.warning = Some(format!("{path}: not used: {why}"));
+                    leftovers.warnings.push(format!(
+                        "{path}: not used: {why}; addresses that it names go with their lifetime"
+                    ));
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                leftovers.warning = Some(format!("{}: {error}", ledger.path.display()));
+                leftovers.warnings.push(format!("{}: not used: {error}", ledger.path.display()));
             }
         }
         leftovers.places = ledger.held.keys().copied().collect();
         if let Err(error) = ledger.rewrite() {
-            leftovers.warning = Some(ledger.told(&error));
+            leftovers.warnings.push(ledger.told(&error));
         }
         (ledger, leftovers)
     }
@@ -107,9 +109,8 @@ impl Ledger {
         let mut lines = String::new();
         for (op, result) in ops.iter().zip(results) {
             let place = (op.index, op.prefix);
-            // A removal that failed for want of the address is tried again by whoever wants it
-            // gone; its line stays until then and does no harm.
-            if op.verb == Verb::Remove && result.is_ok() && self.held.remove(&place).is_some() {
+            let gone = matches!(result, Ok(()) | Err(Errno(libc::EADDRNOTAVAIL | libc::ENODEV)));
+            if op.verb == Verb::Remove && gone && self.held.remove(&place).is_some() {
                 let _ = writeln!(lines, "- {} {}/{}", place.0.0, place.1.ip, place.1.len);
             }
         }
@@ -328,7 +329,7 @@ mod tests {
         let all = [there(1, false, 0), there(2, false, 0), there(3, true, 0)];
         let left = dir.leftovers(&all);
         assert_eq!(left.places, [(INDEX, prefix(1)), (INDEX, prefix(3))]);
-        assert_eq!(left.warning, None);
+        assert!(left.warnings.is_empty());
     }
 
     #[test]
@@ -384,7 +385,9 @@ mod tests {
         ledger.before(&[put(1, Some(4))]).unwrap();
         ledger.before(&[put(1, Some(8))]).unwrap();
         assert_eq!(dir.text(), text);
-        ledger.after(&[remove(1)], &[Ok(())]).unwrap();
+        ledger.before(&[put(2, Some(4))]).unwrap();
+        let results = [Ok(()), Err(Errno(libc::EADDRNOTAVAIL))];
+        ledger.after(&[remove(1), remove(2)], &results).unwrap();
         drop(ledger);
         assert!(!dir.0.join(FILE).exists());
     }

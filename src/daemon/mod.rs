@@ -108,7 +108,7 @@ pub fn run(local: Local) -> Result<(), Error> {
     }
 
     let (ledger, leftovers) = Ledger::open(&settings.run_dir, &snapshot);
-    warnings.extend(leftovers.warning);
+    warnings.extend(leftovers.warnings);
     let mut core = Node::new();
     for (index, prefix) in leftovers.places {
         core.remember(index, prefix);
@@ -169,7 +169,7 @@ pub fn run(local: Local) -> Result<(), Error> {
         requests: request_sender,
         engine: engine_ringer,
         reports: report_receiver,
-        bell: control_bell.into_stream().map_err(system("preparing a bell"))?,
+        bell: control_bell,
         hangup: SignalFd::new(&[Signal::Hangup]).map_err(system("opening a signalfd"))?,
         notices_lost,
         socket: settings.run_dir.join("havip.sock"),

@@ -1,4 +1,6 @@
-//! The clock that deadlines are measured with.
+//! The clock that deadlines are measured with, and the one on the wall.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::node::Instant;
 
@@ -14,6 +16,13 @@ pub fn now() -> Instant {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
     Instant::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+/// Seconds since 1970, as far as the box knows: to be shown, never to be waited for.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+pub fn wall() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

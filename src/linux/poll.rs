@@ -12,8 +12,8 @@ use std::ptr;
 use super::{clock, sys};
 use crate::node::Instant;
 
-/// Descriptors told of in one wait; the others are told of in the next.
-const READY_MAX: usize = 64;
+/// Events told of in one wait; the others are told of in the next. 3 KiB of stack.
+const READY_MAX: usize = 256;
 /// The timer's own key.
 const TIMER: u64 = u64::MAX;
 
@@ -74,24 +74,29 @@ impl Poll {
     }
 
     /// Waits until something is readable or `deadline` has come, and puts the keys of what is
-    /// readable into `ready`, in place of what was there. A signal may end it early.
+    /// readable into `ready`, in place of what was there. A signal may end it early. Returns
+    /// whether that is all: `false` if more may be readable than it tells of.
     ///
     /// # Errors
     /// None that Linux is known to give.
-    pub fn wait(&mut self, deadline: Option<Instant>, ready: &mut Vec<usize>) -> io::Result<()> {
+    pub fn wait(&mut self, deadline: Option<Instant>, ready: &mut Vec<usize>) -> io::Result<bool> {
         ready.clear();
         loop {
-            let over = self.wait_once(deadline, ready)?;
+            let (events, over) = self.wait_once(deadline, ready)?;
             let early = deadline.is_none_or(|deadline| deadline > clock::now());
             // The timer stood at a deadline that has moved away since.
             if !(over && ready.is_empty() && early) {
-                return Ok(());
+                return Ok(events < READY_MAX);
             }
         }
     }
 
-    /// Returns whether the timer ran out.
-    fn wait_once(&mut self, deadline: Option<Instant>, ready: &mut Vec<usize>) -> io::Result<bool> {
+    /// Returns how many events there were, and whether the timer ran out.
+    fn wait_once(
+        &mut self,
+        deadline: Option<Instant>,
+        ready: &mut Vec<usize>,
+    ) -> io::Result<(usize, bool)> {
         let mut timeout = -1;
         if let Some(deadline) = deadline {
             if deadline <= clock::now() {
@@ -122,7 +127,7 @@ impl Poll {
                 ready.extend(usize::try_from(key));
             }
         }
-        Ok(over)
+        Ok((count, over))
     }
 
     fn arm(&mut self, at: Instant) -> io::Result<()> {
@@ -183,6 +188,23 @@ mod tests {
         far.write_all(b"x").unwrap();
         poll.wait(Some(clock::now() + Duration::from_millis(1)), &mut ready).unwrap();
         assert!(ready.is_empty());
+    }
+
+    #[test]
+    fn when_more_is_readable_than_one_wait_tells_of_it_says_so() {
+        let mut poll = Poll::new().unwrap();
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(b"x").unwrap();
+        let mut copies = Vec::new();
+        let mut ready = Vec::new();
+        for key in 0..READY_MAX {
+            let now = clock::now();
+            assert!(poll.wait(Some(now), &mut ready).unwrap(), "{key} are readable");
+            copies.push(near.try_clone().unwrap());
+            poll.add(&copies[key], key).unwrap();
+        }
+        assert!(!poll.wait(None, &mut ready).unwrap());
+        assert_eq!(ready.len(), READY_MAX);
     }
 
     #[test]

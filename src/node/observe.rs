@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use super::claims::Done;
 use super::kernel::{Change, Errno, Snapshot, Verb};
-use super::links::Touched;
+use super::links::{Place, Touched};
 use super::notice::Notice;
 use super::{Actions, Dump, Instant, Node, Phase};
-use crate::config::Prefix;
-use crate::wire::IfIndex;
 
 /// Pause after a dump that failed.
 const DUMP_RETRY: Duration = Duration::from_secs(1);
@@ -67,7 +65,7 @@ impl Node {
             Touched::Address(place) => {
                 let removed = matches!(change, Change::AddressGone { .. });
                 if removed && self.claims.lost(now, place, &self.links) {
-                    self.restoring(now, place.1, &place, out);
+                    self.restoring(now, &place, out);
                 } else {
                     self.claims.look(place, &self.links);
                 }
@@ -79,18 +77,12 @@ impl Node {
         }
     }
 
-    fn restoring(
-        &mut self,
-        now: Instant,
-        address: Prefix,
-        place: &(IfIndex, Prefix),
-        out: &mut Actions,
-    ) {
+    fn restoring(&mut self, now: Instant, place: &Place, out: &mut Actions) {
         let Some(claim) = self.claims.claim_on(place) else { return };
         let Some(entry) = self.entries.get_mut(&claim.router) else { return };
         entry.counters.restored += 1;
         let router = entry.router.config().name.clone();
-        self.notice(now, Notice::Restoring { router, address }, out);
+        self.notice(now, Notice::Restoring { router, address: place.1 }, out);
     }
 
     fn want_dump(&mut self, now: Instant) {
