@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use havip::config::NodeName;
 use havip::linux::clock;
+use havip::store::endpoint::Scheme;
 use havip::store::mailbox::{Receiver, Sender, mailbox};
 use havip::store::{
     Demand, Endpoint, Error, ErrorKind, Guard, Options, State, StoreEvent, dump_prefix, import, run,
@@ -102,7 +103,8 @@ impl Drop for Follower {
 }
 
 fn options(endpoints: &[String]) -> Options {
-    let endpoints = Endpoint::parse_list(endpoints.iter().map(String::as_str)).expect("endpoints");
+    let endpoints = Endpoint::parse_list(endpoints.iter().map(String::as_str), Scheme::Http)
+        .expect("endpoints");
     Options::new(endpoints, "/havip/".to_owned(), NodeName::new("gw1").expect("a name"))
 }
 

@@ -90,7 +90,8 @@ pub(super) fn local_errors(local: &Local) -> Vec<Problem> {
 
 #[cfg(feature = "etcd")]
 fn beside_store(local: &Local) -> bool {
-    crate::daemon::follow::endpoints(&local.settings).is_ok_and(|(found, _)| found.is_some())
+    let environment = crate::daemon::access::environment("ETCD_ENDPOINTS");
+    local.settings.etcd_endpoints.is_some() || environment.is_some()
 }
 
 #[cfg(not(feature = "etcd"))]

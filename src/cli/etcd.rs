@@ -5,9 +5,9 @@ use std::io;
 use super::flags::{Flag, Given};
 use super::{Exit, complain, config_path};
 use crate::config::{NodeName, Policy, Problem, Settings, Tree, settings};
-use crate::daemon::follow::endpoints;
+use crate::daemon::access::{access, environment};
 use crate::daemon::sources::{LoadError, Local};
-use crate::store::{Dump, Endpoint, Error, Options, dump_prefix};
+use crate::store::{Dump, Error, Options, dump_prefix};
 
 pub(super) const ENDPOINTS_FLAG: Flag = Flag {
     long: "endpoints",
@@ -29,21 +29,21 @@ pub(super) fn find(given: &Given) -> Result<Store, Exit> {
         complain(text);
         Exit::Config
     };
-    let endpoints = match given.value("endpoints") {
-        Some(list) => Endpoint::parse_list([list]).map(Some).map_err(|error| error.to_string()),
-        None => endpoints(&settings).map(|(endpoints, _)| endpoints),
-    };
-    let endpoints = endpoints.map_err(|error| wrong(&error))?.ok_or_else(|| {
-        complain(
-            "no etcd is named; use --endpoints, [etcd] endpoints in the local file, or \
-             ETCD_ENDPOINTS",
-        );
-        Exit::NoConfig
-    })?;
     // These commands read for every node; whose name stands here does not matter.
     let node = NodeName::new("-").map_err(|why| wrong(why.0))?;
-    let options = Options::new(endpoints, settings.prefix.clone(), node);
-    Ok(Store { options, policy: settings.policy })
+    let found = access(&settings, &node, given.value("endpoints"), &environment)
+        .map_err(|error| wrong(&error))?
+        .ok_or_else(|| {
+            complain(
+                "no etcd is named; use --endpoints, [etcd] endpoints in the local file, or \
+                 ETCD_ENDPOINTS",
+            );
+            Exit::NoConfig
+        })?;
+    for warning in &found.warnings {
+        complain(warning);
+    }
+    Ok(Store { options: found.options, policy: settings.policy })
 }
 
 /// The local file's settings, or the built-in ones if there is no such file and none was named.

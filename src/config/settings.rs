@@ -18,7 +18,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("havip", "tunnel_interface", "whose MAC goes into vRouterGateway (default tun0)"),
     ("havip", "realtime", "true or false: real-time priority for adverts (default true)"),
     ("havip", "log_level", "error, warn, info or debug (default info)"),
-    ("etcd", "endpoints", "list of endpoints, with or without http://"),
+    ("etcd", "endpoints", "list of endpoints, with or without http:// or https://"),
     ("etcd", "timeout", "seconds to wait for etcd at the start, before the snapshot (default 0.8)"),
     ("etcd", "username", "user of etcd's own authentication, with password_file"),
     ("etcd", "password_file", "file that holds the password and nothing else"),
@@ -37,18 +37,6 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("policy", "interfaces", "interfaces that the store may use; * at the end for any rest"),
     ("policy", "addresses", "networks that the store's VIPs must lie in"),
     ("policy", "features", "keys that the store may set (default: all)"),
-];
-
-/// Settings that are read and checked, but that nothing acts on yet.
-const NOT_YET: [&str; 8] = [
-    "etcd/username",
-    "etcd/password_file",
-    "etcd/ca",
-    "etcd/cert",
-    "etcd/key",
-    "etcd/tls_dir",
-    "etcd/server_name",
-    "etcd/insecure_skip_verify",
 ];
 
 /// Tables of settings.
@@ -142,7 +130,6 @@ pub fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
     for table in TABLES {
         reader.unknown(table);
     }
-    reader.not_yet();
     let settings = Settings {
         node: reader.read("havip/node", naming).unwrap_or(NodeNaming::Host),
         run_dir: reader.read("havip/run_dir", path).unwrap_or_else(|| "/run/havip".into()),
@@ -184,15 +171,6 @@ impl Reader<'_> {
         parse(value)
             .map_err(|why| self.problems.push(Problem::at(Severity::Error, path, origin, why)))
             .ok()
-    }
-
-    fn not_yet(&mut self) {
-        let message = "nothing acts on this yet: etcd is reached without user and without TLS";
-        for path in NOT_YET {
-            self.problems.extend(self.tree.set(path).map(|entry| {
-                Problem::at(Severity::Warning, path, &entry.origin, message.to_owned())
-            }));
-        }
     }
 
     /// Two keys of `[etcd]` of which neither means anything without the other.

@@ -5,36 +5,12 @@ use std::sync::Arc;
 
 use super::identity::Identity;
 use super::status::StoreStatus;
-use crate::config::{Config, RouterName, Settings};
+use crate::config::{Config, RouterName};
 use crate::linux::clock;
 use crate::node::Instant;
 use crate::store::mailbox::{Receiver, Sender, mailbox};
 use crate::store::snapshot::Header;
-use crate::store::{Demand, Endpoint, Options, State, StoreEvent};
-
-/// Why a store that is configured cannot be asked.
-pub type BadStore = String;
-
-/// Where etcd is, by the local file or the environment; `None`: nowhere. Also gives what is odd
-/// about that.
-///
-/// # Errors
-/// An endpoint that is none.
-pub fn endpoints(settings: &Settings) -> Result<(Option<Vec<Endpoint>>, Option<String>), BadStore> {
-    let environment = std::env::var("ETCD_ENDPOINTS").ok().filter(|text| !text.trim().is_empty());
-    let (texts, warning) = match (&settings.etcd_endpoints, environment) {
-        (Some(file), Some(_)) => (
-            file.clone(),
-            Some("ETCD_ENDPOINTS is not used: [etcd] endpoints in the local file beats it".into()),
-        ),
-        (Some(file), None) => (file.clone(), None),
-        (None, Some(text)) => (vec![text], None),
-        (None, None) => return Ok((None, None)),
-    };
-    Endpoint::parse_list(texts.iter().map(String::as_str))
-        .map(|endpoints| (Some(endpoints), warning))
-        .map_err(|error| format!("[etcd] endpoints: {error}"))
-}
+use crate::store::{Demand, Options, State, StoreEvent};
 
 /// A store that is being followed.
 pub(super) struct Follow {

@@ -4,11 +4,13 @@
 //! - *kernel*: asks the kernel for things, and may wait for it.
 //! - *control*: everything else: configuration, store, log, control socket.
 
+#[cfg(feature = "etcd")]
+pub mod access;
 mod channel;
 mod control;
 mod engine;
 #[cfg(feature = "etcd")]
-pub mod follow;
+mod follow;
 mod identity;
 #[cfg(feature = "etcd")]
 mod keep;
@@ -228,10 +230,10 @@ fn store_of(
     node: &NodeName,
     warnings: &mut Vec<String>,
 ) -> Result<Option<crate::store::Options>, Error> {
-    let (endpoints, warning) = follow::endpoints(settings).map_err(Error::Settings)?;
-    warnings.extend(warning);
-    Ok(endpoints.map(|endpoints| {
-        crate::store::Options::new(endpoints, settings.prefix.clone(), node.clone())
+    let found = access::access(settings, node, None, &access::environment);
+    Ok(found.map_err(Error::Settings)?.map(|found| {
+        warnings.extend(found.warnings);
+        found.options
     }))
 }
 

@@ -8,6 +8,8 @@ const NEXT: Duration = Duration::from_millis(100);
 const FIRST: Duration = Duration::from_millis(250);
 /// Never longer.
 const CEILING: Duration = Duration::from_secs(5);
+/// After a wrong password.
+const SLOW: Duration = Duration::from_secs(60);
 
 /// The wait after `failures` failed attempts in a row (1 or more) at `endpoints` endpoints: short
 /// within a round, doubled from round to round. `random` spreads it over its upper half, so that
@@ -20,7 +22,18 @@ pub(super) fn wait(failures: u32, endpoints: usize, random: u64) -> Duration {
     } else {
         NEXT
     };
-    let half = whole.min(CEILING) / 2;
+    spread(whole.min(CEILING), random)
+}
+
+/// The wait after a refusal that is everywhere the same and costs the server much: each wrong
+/// password is a slow hash for it.
+pub(super) fn slow(random: u64) -> Duration {
+    spread(SLOW, random)
+}
+
+/// The upper half of a time, or less.
+fn spread(whole: Duration, random: u64) -> Duration {
+    let half = whole / 2;
     let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
     half + Duration::from_nanos(random % nanos)
 }

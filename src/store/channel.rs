@@ -2,8 +2,7 @@
 //!
 //! A connection is a client and a future that moves its bytes. Nothing is spawned: whoever holds
 //! the connection polls [`Drive::run`] beside its own work, and dropping it closes the socket
-//! with everything that was under way. TLS belongs between the TCP stream and http2, in
-//! [`connect`].
+//! with everything that was under way.
 
 use std::future::Future;
 use std::io;
@@ -27,6 +26,8 @@ use tower::util::BoxCloneSyncService;
 
 use super::endpoint::{Endpoint, Host, Scheme};
 use super::error::{Error, ErrorKind};
+use super::etcd::Options;
+use super::login::{Login, Token};
 
 /// Between http2 pings while a stream is open. Servers take less than 5 s for an attack.
 const PING_INTERVAL: Duration = Duration::from_secs(6);
@@ -43,6 +44,8 @@ const CONNECTING: &str = "connecting";
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) drive: Drive,
+    /// Where a user is given.
+    pub(super) login: Option<Login>,
 }
 
 /// What moves a connection's bytes.
@@ -64,21 +67,34 @@ impl Drive {
 
 const CONNECTED: &str = "connection";
 
-/// Dials one endpoint: name, TCP and the beginning of http2 within `timeout`. Whether an etcd
-/// answers there shows at the first call, as http2 does not wait for its peer.
-pub(super) async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Connection, Error> {
+/// Dials one endpoint: name, TCP, TLS and the beginning of http2 within the dial's time, and the
+/// login within that of a call. Without one, whether an etcd answers there shows at the first
+/// call, as http2 does not wait for its peer.
+pub(super) async fn connect(endpoint: &Endpoint, options: &Options) -> Result<Connection, Error> {
+    let timeout = options.dial_timeout;
     let dial = async {
         let stream = tcp(endpoint, timeout).await?;
         match endpoint.scheme {
-            Scheme::Http => handshake(endpoint, FuturesIo::new(stream)).await,
+            Scheme::Http => handshake(endpoint, options, FuturesIo::new(stream)).await,
+            #[cfg(feature = "tls")]
+            Scheme::Https => {
+                let stream = super::tls::wrap(endpoint, &options.tls, stream).await?;
+                handshake(endpoint, options, FuturesIo::new(stream)).await
+            }
+            #[cfg(not(feature = "tls"))]
             Scheme::Https => Err(Error::new(endpoint, CONNECTING, ErrorKind::TlsMissing, "")),
         }
     };
-    or(dial, async {
+    let mut connection = or(dial, async {
         Timer::after(timeout).await;
         Err(Error::timed_out(endpoint, CONNECTING, timeout))
     })
-    .await
+    .await?;
+    let Connection { drive, login, .. } = &mut connection;
+    if let Some(login) = login {
+        or(async { Err(drive.run().await) }, login.renew()).await?;
+    }
+    Ok(connection)
 }
 
 async fn tcp(endpoint: &Endpoint, timeout: Duration) -> Result<Async<TcpStream>, Error> {
@@ -112,7 +128,11 @@ async fn tcp(endpoint: &Endpoint, timeout: Duration) -> Result<Async<TcpStream>,
     Err(unreachable(last))
 }
 
-async fn handshake<S>(endpoint: &Endpoint, stream: S) -> Result<Connection, Error>
+async fn handshake<S>(
+    endpoint: &Endpoint,
+    options: &Options,
+    stream: S,
+) -> Result<Connection, Error>
 where
     S: Read + Write + Send + Unpin + 'static,
 {
@@ -127,21 +147,27 @@ where
         .keep_alive_while_idle(false)
         .max_header_list_size(HEADERS_MAX);
     let (requests, connection) = executor.run(builder.handshake(stream)).await.map_err(protocol)?;
+    let token = Token::default();
     let channel = Http2 {
         requests,
+        token: token.clone(),
         // Letters, digits and brackets that `Endpoint` has checked.
         authority: Authority::try_from(endpoint.authority())
             .map_err(|error| Error::caused(endpoint, CONNECTING, ErrorKind::Protocol, error))?,
         scheme: endpoint.scheme,
     };
-    let options = ConnectOptions::new().with_require_leader(true);
+    let how = ConnectOptions::new().with_require_leader(true);
     // Speaks to nobody as long as there are no credentials.
     let client =
-        Client::from_channel(Channel::Custom(BoxCloneSyncService::new(channel)), Some(options))
+        Client::from_channel(Channel::Custom(BoxCloneSyncService::new(channel)), Some(how))
             .await
             .map_err(|error| Error::call(endpoint, CONNECTING, error))?;
     let drive = Drive { endpoint: endpoint.clone(), executor, connection: Box::pin(connection) };
-    Ok(Connection { client, drive })
+    let login = options
+        .login
+        .clone()
+        .map(|user| Login::new(endpoint, user, client.auth_client(), options.call_timeout, token));
+    Ok(Connection { client, drive, login })
 }
 
 /// Where hyper puts what it wants to run: beside the connection, so that it ends with it.
@@ -165,6 +191,7 @@ where
 #[derive(Clone)]
 struct Http2 {
     requests: http2::SendRequest<Body>,
+    token: Token,
     authority: Authority,
     scheme: Scheme,
 }
@@ -194,6 +221,10 @@ impl Service<Request<Body>> for Http2 {
         match uri {
             Ok(uri) => *request.uri_mut() = uri,
             Err(error) => return Box::pin(async move { Err(error.into()) }),
+        }
+        // Here, not in the client, which would keep the one that it began with.
+        if let Some(token) = self.token.get() {
+            request.headers_mut().insert("token", token);
         }
         let response = self.requests.send_request(request);
         Box::pin(async move { Ok(response.await?.map(Body::new)) })

@@ -13,7 +13,7 @@ const NAME_MAX: usize = 253;
 /// How an endpoint is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// Plain, also where none is written.
+    /// Plain.
     Http,
     /// TLS.
     Https,
@@ -40,15 +40,16 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads one endpoint: `http://h:2379`, `https://h`, `h:2379`, `h`, `[::1]:2379`, `::1`.
+    /// Reads one endpoint: `http://h:2379`, `https://h`, `h:2379`, `h`, `[::1]:2379`, `::1`; where
+    /// no scheme is written it is `bare`.
     ///
     /// # Errors
     /// What is wrong, with the text.
-    pub fn parse(text: &str) -> Result<Self, BadEndpoint> {
+    pub fn parse(text: &str, bare: Scheme) -> Result<Self, BadEndpoint> {
         let text = text.trim();
         let bad = |why| BadEndpoint { text: shown(text), why };
         let (scheme, rest) = match text.split_once("://") {
-            None => (Scheme::Http, text),
+            None => (bare, text),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
             Some(_) => return Err(bad("the scheme is neither http:// nor https://")),
@@ -92,18 +93,20 @@ impl Endpoint {
         Ok(Self { scheme, host, port })
     }
 
-    /// Reads a list: items with commas or white space between them. No endpoint twice.
+    /// Reads a list: items with commas or white space between them, each as [`parse`](Self::parse)
+    /// does. No endpoint twice.
     ///
     /// # Errors
     /// The first item that is wrong, or that there are none or too many.
     pub fn parse_list<'a>(
         texts: impl IntoIterator<Item = &'a str>,
+        bare: Scheme,
     ) -> Result<Vec<Self>, BadEndpoint> {
         let bad = |why| BadEndpoint { text: String::new(), why };
         let mut found = Vec::new();
         let items = texts.into_iter().flat_map(|text| text.split([',', ' ', '\t', '\n']));
         for item in items.filter(|item| !item.trim().is_empty()) {
-            let endpoint = Self::parse(item)?;
+            let endpoint = Self::parse(item, bare)?;
             if found.len() >= ENDPOINTS_MAX {
                 return Err(bad("more than 64 endpoints"));
             }
@@ -186,7 +189,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> String {
-        Endpoint::parse(text).unwrap().to_string()
+        Endpoint::parse(text, Scheme::Http).unwrap().to_string()
     }
 
     #[test]
@@ -205,6 +208,8 @@ mod tests {
         ] {
             assert_eq!(read(text), as_uri, "{text}");
             assert_eq!(read(as_uri), as_uri);
+            let with_tls = Endpoint::parse(text, Scheme::Https).unwrap();
+            assert_eq!(with_tls.scheme == Scheme::Http, text.starts_with("http://"), "{text}");
         }
     }
 
@@ -229,29 +234,30 @@ mod tests {
             "h ost",
             "h\u{e9}",
         ] {
-            let error = Endpoint::parse(text).unwrap_err().to_string();
+            let error = Endpoint::parse(text, Scheme::Http).unwrap_err().to_string();
             assert!(error.contains(&format!("\"{text}\"")), "{error}");
         }
     }
 
     #[test]
     fn a_password_in_an_endpoint_is_refused_and_not_shown() {
-        let error = Endpoint::parse("http://root:hunter2@h:2379").unwrap_err().to_string();
+        let error =
+            Endpoint::parse("http://root:hunter2@h:2379", Scheme::Http).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]
     fn a_list_keeps_its_order_and_drops_repetitions() {
-        let list = Endpoint::parse_list(["b:1, a:1,", "b:1 http://c"]).unwrap();
+        let list = Endpoint::parse_list(["b:1, a:1,", "b:1 http://c"], Scheme::Http).unwrap();
         let shown: Vec<_> = list.iter().map(Endpoint::authority).collect();
         assert_eq!(shown, ["b:1", "a:1", "c:2379"]);
     }
 
     #[test]
     fn a_list_without_an_endpoint_and_one_without_end_are_refused() {
-        assert!(Endpoint::parse_list([" , ", ""]).is_err());
+        assert!(Endpoint::parse_list([" , ", ""], Scheme::Http).is_err());
         let many: Vec<String> = (1..=65).map(|port| format!("h:{port}")).collect();
-        assert!(Endpoint::parse_list(many.iter().map(String::as_str)).is_err());
+        assert!(Endpoint::parse_list(many.iter().map(String::as_str), Scheme::Http).is_err());
     }
 
     proptest! {
@@ -259,8 +265,8 @@ mod tests {
         fn no_text_makes_it_panic_and_what_is_read_is_written_the_same(
             text in "(https?://)?[a-z0-9.:\\[\\]@/\u{e9}-]{0,20}"
         ) {
-            if let Ok(endpoint) = Endpoint::parse(&text) {
-                prop_assert_eq!(Endpoint::parse(&endpoint.to_string()), Ok(endpoint));
+            if let Ok(endpoint) = Endpoint::parse(&text, Scheme::Http) {
+                prop_assert_eq!(Endpoint::parse(&endpoint.to_string(), Scheme::Https), Ok(endpoint));
             }
         }
     }

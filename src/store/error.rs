@@ -15,8 +15,18 @@ const DETAIL_MAX: usize = 300;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
+    /// The server has no users, and got one.
+    AuthDisabled,
     /// The server wants a user and got none.
     AuthRequired,
+    /// The server's certificate is another's.
+    CertificateName,
+    /// The server's certificate is over, or is not valid yet.
+    CertificateTime,
+    /// Nobody who is trusted signed the server's certificate.
+    CertificateUntrusted,
+    /// The server does not take this node's certificate, or wants one.
+    ClientCertificate,
     /// The server's database is full (alarm NOSPACE): it reads and does not write.
     NoSpace,
     /// The connection ended.
@@ -25,6 +35,10 @@ pub enum ErrorKind {
     Compacted,
     /// A condition of a transaction did not hold; nothing was written.
     GuardFailed,
+    /// TLS did not come about.
+    Handshake,
+    /// A file of this node's cannot be used: a password, a key, a certificate.
+    LocalFile,
     /// A cluster without a leader, or a request that it could not bring to an end.
     NoLeader,
     /// The user may not do this.
@@ -39,7 +53,7 @@ pub enum ErrorKind {
     TooLarge,
     /// A transaction with more operations than the server takes.
     TooManyOperations,
-    /// The endpoint wants TLS.
+    /// The endpoint wants TLS, which this build does not have.
     TlsMissing,
     /// No connection could be made.
     Unreachable,
@@ -54,8 +68,15 @@ impl ErrorKind {
     pub(super) const fn ends_session(self) -> bool {
         matches!(
             self,
-            Self::AuthRequired
+            Self::AuthDisabled
+                | Self::AuthRequired
+                | Self::CertificateName
+                | Self::CertificateTime
+                | Self::CertificateUntrusted
+                | Self::ClientCertificate
                 | Self::Closed
+                | Self::Handshake
+                | Self::LocalFile
                 | Self::NoLeader
                 | Self::TimedOut
                 | Self::TlsMissing
@@ -65,14 +86,45 @@ impl ErrorKind {
         )
     }
 
+    /// Whether logging in again may help.
+    pub(super) const fn wants_login(self) -> bool {
+        matches!(self, Self::AuthDisabled | Self::AuthRequired | Self::TokenInvalid)
+    }
+
     /// What it is called, and what to do about it.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::AuthRequired => ("authentication required", "give a user and a password"),
+            Self::AuthDisabled => ("authentication is off", ""),
+            Self::AuthRequired => (
+                "authentication required",
+                "set [etcd] username and password_file, or cert and key of a user",
+            ),
+            Self::CertificateName => (
+                "the server's certificate is another's",
+                "use a name or address that is in it, or set [etcd] server_name to one",
+            ),
+            Self::CertificateTime => (
+                "the server's certificate is not valid now",
+                "look at this box's clock, then at the certificate's dates",
+            ),
+            Self::CertificateUntrusted => (
+                "the server's certificate is not trusted",
+                "set [etcd] ca to the file of the authority that signed it",
+            ),
+            Self::ClientCertificate => (
+                "the server does not take this node's certificate",
+                "set [etcd] cert and key to one that its authority signed for clients",
+            ),
             Self::NoSpace => ("database full", "compact, defragment and disarm the alarm"),
             Self::Closed => ("connection lost", ""),
             Self::Compacted => ("revision compacted", ""),
             Self::GuardFailed => ("nothing written", "read again and repeat"),
+            Self::Handshake => (
+                "no TLS",
+                "if the server speaks plain http, write http://; a certificate of --auto-tls can \
+                 only be used with [etcd] insecure_skip_verify",
+            ),
+            Self::LocalFile => ("a file cannot be used", ""),
             Self::NoLeader => ("no leader", "look after the cluster's quorum"),
             Self::PermissionDenied => {
                 ("permission denied", "grant the user read on the prefix, and write on its outputs")
@@ -85,10 +137,13 @@ impl ErrorKind {
                 "too many keys for one transaction",
                 "raise --max-txn-ops of the servers (default 128), or write in parts",
             ),
-            Self::TlsMissing => ("https is not supported yet", "use an http endpoint"),
+            Self::TlsMissing => ("this havip was built without TLS", "take one that has it"),
             Self::Unreachable => ("unreachable", ""),
             Self::WatchCanceled => ("watch ended by the server", ""),
-            Self::WrongPassword => ("wrong user or password", "correct the user or the password"),
+            Self::WrongPassword => (
+                "wrong user or password",
+                "correct [etcd] username or the password file; tried once in 30 to 60 s",
+            ),
         }
     }
 }
@@ -120,6 +175,7 @@ impl Error {
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         let cause = cause.into();
+        let kind = tls_kind(cause.as_ref()).unwrap_or(kind);
         let detail = shown(&chain(cause.as_ref()));
         Self { endpoint: Some(endpoint.clone()), doing, kind, detail, cause: Some(cause) }
     }
@@ -155,6 +211,7 @@ impl Error {
             etcd_client::Error::WatchError(_) => ErrorKind::Closed,
             _ => ErrorKind::Protocol,
         };
+        let kind = tls_kind(&error).unwrap_or(kind);
         let detail = match &error {
             etcd_client::Error::GRpcStatus(status) => words(status),
             other => chain(other),
@@ -204,6 +261,19 @@ impl StdError for Error {
     }
 }
 
+/// What TLS said below an error: a server refuses a client's certificate when the connection
+/// stands already (RFC 8446 section 4.4.2.4), and the call that meets it knows no more than that
+/// it ended.
+#[cfg(feature = "tls")]
+fn tls_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    super::tls::kind_below(error)
+}
+
+#[cfg(not(feature = "tls"))]
+const fn tls_kind(_: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    None
+}
+
 /// What a status says. Text decides only where versions of etcd differ in the code.
 fn classify(status: &Status) -> ErrorKind {
     let text = status.message();
@@ -215,6 +285,7 @@ fn classify(status: &Status) -> ErrorKind {
             ErrorKind::TokenInvalid
         }
         _ if has("user name is empty") => ErrorKind::AuthRequired,
+        _ if has("authentication is not enabled") => ErrorKind::AuthDisabled,
         _ if has("authentication failed") => ErrorKind::WrongPassword,
         _ if has("too many operations") => ErrorKind::TooManyOperations,
         _ if has("request is too large") => ErrorKind::TooLarge,
@@ -280,6 +351,7 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::endpoint::Scheme;
     use super::*;
 
     #[test]
@@ -326,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_message_names_endpoint_deed_failure_and_way_out() {
-        let endpoint = Endpoint::parse("10.0.0.1").unwrap();
+        let endpoint = Endpoint::parse("10.0.0.1", Scheme::Http).unwrap();
         let status = Status::new(Code::PermissionDenied, "etcdserver: permission denied");
         let error = Error::call(&endpoint, "listing", etcd_client::Error::GRpcStatus(status));
         let text = error.to_string();
@@ -337,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_server_cannot_break_or_flood_the_log() {
-        let endpoint = Endpoint::parse("h").unwrap();
+        let endpoint = Endpoint::parse("h", Scheme::Http).unwrap();
         let detail = format!("a\nb\u{1b}[31m{}", "x".repeat(10_000));
         let text = Error::new(&endpoint, "listing", ErrorKind::Protocol, &detail).to_string();
         assert!(text.len() < 500 && !text.contains(['\n', '\u{1b}']), "{text}");

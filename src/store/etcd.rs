@@ -21,10 +21,11 @@ use super::channel::{Connection, connect, within};
 use super::endpoint::Endpoint;
 use super::error::{Error, ErrorKind, canceled};
 use super::list::{ANSWER_MAX, Listing, Reader, list};
+use super::login::Login;
 use super::mailbox::{Letter, Receiver, Sender};
 use super::ranges::{Kind, Scope};
 use super::writes::Writes;
-use crate::config::{NodeName, RouterName};
+use crate::config::{EtcdLogin, EtcdTls, NodeName, RouterName};
 use crate::linux::clock;
 use crate::node::Instant;
 
@@ -50,6 +51,10 @@ pub struct Options {
     pub prefix: String,
     /// Whose configuration is read.
     pub node: NodeName,
+    /// Certificates and how they are checked, for the endpoints with https.
+    pub tls: EtcdTls,
+    /// User and password.
+    pub login: Option<EtcdLogin>,
     /// Longest time for name and connection (default 2 s).
     pub dial_timeout: Duration,
     /// Longest time for an answer (default 2.5 s).
@@ -60,13 +65,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// With the default times.
+    /// Without user and certificates, with the default times.
     #[must_use]
-    pub const fn new(endpoints: Vec<Endpoint>, prefix: String, node: NodeName) -> Self {
+    pub fn new(endpoints: Vec<Endpoint>, prefix: String, node: NodeName) -> Self {
         Self {
             endpoints,
             prefix,
             node,
+            tls: EtcdTls::default(),
+            login: None,
             dial_timeout: Duration::from_secs(2),
             call_timeout: Duration::from_millis(2500),
             probe_interval: Duration::from_millis(2500),
@@ -197,8 +204,13 @@ impl Follower<'_> {
             // One that answers and then refuses each time is waited for as one that is mute.
             let steady = self.heard_at.since(started_at) >= STEADY;
             failures = if steady { 1 } else { failures.saturating_add(1) };
+            let kind = error.kind();
             self.events.send(StoreEvent::Lost { error, since: self.heard_at });
-            let wait = backoff::wait(failures, endpoints.len(), backoff::random(&mut state));
+            let random = backoff::random(&mut state);
+            let wait = match kind {
+                ErrorKind::WrongPassword => backoff::slow(random),
+                _ => backoff::wait(failures, endpoints.len(), random),
+            };
             if !self.pause(wait).await {
                 return;
             }
@@ -231,14 +243,14 @@ impl Follower<'_> {
     }
 
     async fn session(&mut self, endpoint: &Endpoint) -> End {
-        let Connection { client, mut drive } =
-            match connect(endpoint, self.options.dial_timeout).await {
-                Ok(connection) => connection,
-                Err(error) => return End::Failed(error),
-            };
+        let Connection { client, mut drive, login } = match connect(endpoint, self.options).await {
+            Ok(connection) => connection,
+            Err(error) => return End::Failed(error),
+        };
         let session = Session {
             kv: client.kv_client().max_decoding_message_size(ANSWER_MAX),
             watch: client.watch_client().max_decoding_message_size(ANSWER_MAX),
+            login,
             endpoint,
             listed: None,
             stream: None,
@@ -256,6 +268,7 @@ impl Follower<'_> {
 struct Session<'a, 'b> {
     kv: KvClient,
     watch: WatchClient,
+    login: Option<Login>,
     endpoint: &'a Endpoint,
     /// What was last read.
     listed: Option<Listing>,
@@ -280,15 +293,36 @@ enum Wake {
 impl Session<'_, '_> {
     async fn run(mut self) -> End {
         loop {
-            if let Err(end) = self.turn().await {
+            let end = match self.turn().await {
+                Ok(()) => continue,
+                Err(End::Failed(error)) if error.kind().wants_login() => self.renew(error).await,
+                Err(end) => Err(end),
+            };
+            if let Err(end) = end {
                 return end;
             }
         }
     }
 
+    /// Logs in again, on the same connection, after a request that was refused for its token.
+    async fn renew(&mut self, refused: Error) -> Result<(), End> {
+        match &mut self.login {
+            Some(login) if !login.is_fresh() => login.renew().await?,
+            Some(_) | None => return Err(refused.into()),
+        }
+        // What was under way did not come to its end.
+        self.stale = true;
+        Ok(())
+    }
+
     async fn turn(&mut self) -> Result<(), End> {
         if self.stale && clock::now() >= self.list_at {
             self.list().await?;
+        }
+        if let Some(login) = &mut self.login
+            && login.renew_at.is_some_and(|at| clock::now() >= at)
+        {
+            login.renew().await?;
         }
         while self.put().await? {
             // A node that is not active any more must not go on writing that it is.
@@ -398,12 +432,12 @@ impl Session<'_, '_> {
     fn message(&mut self, message: &WatchResponse) -> Result<(), Error> {
         self.heard();
         if message.canceled() {
+            self.stream = None;
+            self.stale = true;
             if message.compact_revision() == 0 {
                 let reason = message.cancel_reason();
                 return Err(Error::new(self.endpoint, WATCHING, canceled(reason), reason));
             }
-            self.stream = None;
-            self.stale = true;
         }
         let Some(listed) = &self.listed else { return Ok(()) };
         for kv in message.events().iter().filter_map(etcd_client::Event::kv) {
@@ -472,7 +506,8 @@ impl Session<'_, '_> {
         if self.stale {
             until = until.min(self.list_at);
         }
-        if let Some(at) = self.follower.writes.next_deadline() {
+        let renew_at = self.login.as_ref().and_then(|login| login.renew_at);
+        for at in [self.follower.writes.next_deadline(), renew_at].into_iter().flatten() {
             until = until.min(at);
         }
         let left = until.since(clock::now());

@@ -3,6 +3,7 @@
 //!
 //! - [`endpoint`]: where etcd listens, as operators write it.
 //! - `channel`: one connection to one endpoint; the only place that dials.
+//! - `tls`, `login`: how that connection is kept private, and who it is for; `files`: what both read.
 //! - `ranges`: which keys this node needs to know, and no others.
 //! - `list`: those keys, all at one revision.
 //! - `etcd`: the session: list, watch, write, notice that the server is gone, go to the next.
@@ -32,13 +33,19 @@ mod error;
 #[cfg(feature = "etcd")]
 mod etcd;
 #[cfg(feature = "etcd")]
+mod files;
+#[cfg(feature = "etcd")]
 mod list;
+#[cfg(feature = "etcd")]
+mod login;
 pub mod mailbox;
 #[cfg(feature = "etcd")]
 mod oneshot;
 #[cfg(feature = "etcd")]
 mod ranges;
 pub mod snapshot;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(feature = "etcd")]
 mod writes;
 

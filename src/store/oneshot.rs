@@ -145,7 +145,7 @@ async fn at_any<T>(
 ) -> Result<T, Error> {
     let mut failed = None;
     for endpoint in &options.endpoints {
-        let Connection { client, mut drive } = match connect(endpoint, options.dial_timeout).await {
+        let Connection { client, mut drive, .. } = match connect(endpoint, options).await {
             Ok(connection) => connection,
             Err(error) => {
                 failed = Some(error);
