@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Scheme};
 
 /// Characters of a server's own words that are shown.
 const DETAIL_MAX: usize = 300;
@@ -175,8 +175,8 @@ impl Error {
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         let cause = cause.into();
-        let kind = tls_kind(cause.as_ref()).unwrap_or(kind);
         let detail = shown(&chain(cause.as_ref()));
+        let kind = if is_refused(&detail) { ErrorKind::ClientCertificate } else { kind };
         Self { endpoint: Some(endpoint.clone()), doing, kind, detail, cause: Some(cause) }
     }
 
@@ -211,7 +211,6 @@ impl Error {
             etcd_client::Error::WatchError(_) => ErrorKind::Closed,
             _ => ErrorKind::Protocol,
         };
-        let kind = tls_kind(&error).unwrap_or(kind);
         let detail = match &error {
             etcd_client::Error::GRpcStatus(status) => words(status),
             other => chain(other),
@@ -223,6 +222,15 @@ impl Error {
             detail: shown(&detail),
             cause: Some(error.into()),
         }
+    }
+
+    /// The same of a connection on which the server never said anything.
+    pub(super) fn unheard(mut self) -> Self {
+        let plain = self.endpoint.as_ref().is_some_and(|to| to.scheme == Scheme::Http);
+        if plain && self.kind == ErrorKind::Closed {
+            self.detail.push_str("; if the server speaks TLS, write https://");
+        }
+        self
     }
 
     /// What went wrong.
@@ -261,17 +269,21 @@ impl StdError for Error {
     }
 }
 
-/// What TLS said below an error: a server refuses a client's certificate when the connection
-/// stands already (RFC 8446 section 4.4.2.4), and the call that meets it knows no more than that
-/// it ended.
-#[cfg(feature = "tls")]
-fn tls_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
-    super::tls::kind_below(error)
-}
-
-#[cfg(not(feature = "tls"))]
-const fn tls_kind(_: &(dyn StdError + 'static)) -> Option<ErrorKind> {
-    None
+/// Whether a server broke off because of this node's certificate. It does so when the connection
+/// stands already (RFC 8446 section 4.4.2.4), and http2 keeps of it no more than its words.
+fn is_refused(detail: &str) -> bool {
+    const ALERTS: [&str; 8] = [
+        "AccessDenied",
+        "BadCertificate",
+        "CertificateExpired",
+        "CertificateRequired",
+        "CertificateRevoked",
+        "CertificateUnknown",
+        "UnknownCA",
+        "UnsupportedCertificate",
+    ];
+    let alert = detail.split_once("received fatal alert: ").map(|(_, alert)| alert);
+    alert.is_some_and(|alert| ALERTS.iter().any(|name| alert.starts_with(name)))
 }
 
 /// What a status says. Text decides only where versions of etcd differ in the code.
@@ -351,7 +363,6 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::endpoint::Scheme;
     use super::*;
 
     #[test]

@@ -260,7 +260,11 @@ impl Follower<'_> {
             probe_at: Instant::ZERO,
             follower: self,
         };
-        or(async { End::Failed(drive.run().await) }, session.run()).await
+        let started_at = clock::now();
+        match or(async { End::Failed(drive.run().await) }, session.run()).await {
+            End::Failed(error) if self.heard_at < started_at => End::Failed(error.unheard()),
+            end => end,
+        }
     }
 }
 

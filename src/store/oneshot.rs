@@ -165,7 +165,7 @@ async fn at_any<T>(
             }
         };
         match or(async { Err(drive.run().await) }, doing).await {
-            Err(error) if !answers.get() => failed = Some(error),
+            Err(error) if !answers.get() => failed = Some(error.unheard()),
             done => return done,
         }
     }

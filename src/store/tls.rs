@@ -16,8 +16,7 @@ use futures_rustls::rustls::client::danger::{
 };
 use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::{
-    self, AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
-    SignatureScheme,
+    self, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use smol::Async;
 
@@ -47,7 +46,7 @@ pub(super) async fn wrap(
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
-        .map_err(|error| failed(endpoint, error))?;
+        .map_err(|error| Error::caused(endpoint, HANDSHAKE, classify(&error), error))?;
     if stream.get_ref().1.alpn_protocol() == Some(H2) {
         return Ok(stream);
     }
@@ -67,59 +66,21 @@ fn server_name(endpoint: &Endpoint, files: &EtcdTls) -> Result<ServerName<'stati
     })
 }
 
-/// What goes wrong in a handshake, or after it when the server refuses the client's certificate.
-pub(super) fn failed(endpoint: &Endpoint, error: io::Error) -> Error {
-    let kind = match below(&error) {
-        Some(error) => classify(error),
-        None => ErrorKind::Handshake,
+/// What a handshake failed for.
+fn classify(error: &io::Error) -> ErrorKind {
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let Some(rustls::Error::InvalidCertificate(error)) = error else {
+        return ErrorKind::Handshake;
     };
-    Error::caused(endpoint, HANDSHAKE, kind, error)
-}
-
-/// What TLS itself had to say somewhere below an error.
-pub(super) fn kind_below(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
-    below(error).map(classify)
-}
-
-fn below<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    for _ in 0..8 {
-        let error = next?;
-        // An io::Error passes over what it holds when it is asked for its source.
-        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let held = held.map(|held| held as &(dyn std::error::Error + 'static));
-        if let Some(found) = held.unwrap_or(error).downcast_ref() {
-            return Some(found);
-        }
-        next = held.unwrap_or(error).source();
-    }
-    None
-}
-
-fn classify(error: &rustls::Error) -> ErrorKind {
-    use AlertDescription as Alert;
     match error {
-        rustls::Error::InvalidCertificate(error) => match error {
-            CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. }
-            | CertificateError::Expired
-            | CertificateError::ExpiredContext { .. } => ErrorKind::CertificateTime,
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                ErrorKind::CertificateName
-            }
-            _ => ErrorKind::CertificateUntrusted,
-        },
-        rustls::Error::AlertReceived(
-            Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::CertificateUnknown
-            | Alert::CertificateRequired
-            | Alert::UnknownCA
-            | Alert::AccessDenied,
-        ) => ErrorKind::ClientCertificate,
-        _ => ErrorKind::Handshake,
+        CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. }
+        | CertificateError::Expired
+        | CertificateError::ExpiredContext { .. } => ErrorKind::CertificateTime,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            ErrorKind::CertificateName
+        }
+        _ => ErrorKind::CertificateUntrusted,
     }
 }
 
