@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use havip::config::{
     Config, Facts, Input, NodeName, NodeNaming, Outcome, Policy, Problem, Router, RouterName,
-    Settings, TomlFile, Tree, Value, build, check_all, effective, settings, to_toml,
+    Settings, TomlFile, Tree, Value, Vanished, build, check_all, effective, settings, to_toml,
 };
 use havip::wire::Family;
 use havip::wire::vrrp::Version;
@@ -59,7 +59,14 @@ fn store() -> Tree {
 
 fn built(tree: &Tree, node: &str, policy: &Policy) -> Outcome {
     let node = NodeName::new(node).unwrap();
-    build(&Input { tree, node: &node, previous: None, policy, facts: &Facts::default() })
+    build(&Input {
+        tree,
+        node: &node,
+        previous: None,
+        policy,
+        facts: &Facts::default(),
+        vanished: Vanished::Hold,
+    })
 }
 
 fn right(tree: &Tree, node: &str, policy: &Policy) -> Config {

@@ -6,7 +6,9 @@ use std::path::Path;
 use super::flags::Flag;
 use super::flags::{Command, Given};
 use super::{Exit, print};
-use crate::config::{Facts, Input, NodeNaming, Problem, Severity, Tree, build, check_all};
+use crate::config::{
+    Facts, Input, NodeNaming, Problem, Severity, Tree, Vanished, build, check_all,
+};
 use crate::daemon::sources::Local;
 
 pub(super) const COMMAND: Command = Command {
@@ -84,6 +86,7 @@ pub(super) fn local_errors(local: &Local) -> Vec<Problem> {
         previous: None,
         policy: &local.settings.policy,
         facts: &Facts::default(),
+        vanished: Vanished::Hold,
     });
     outcome.problems.into_iter().filter(Problem::is_error).collect()
 }

@@ -1,6 +1,8 @@
 //! The command line: one file a sub-command, one table of all.
 
 mod check;
+#[cfg(feature = "etcd")]
+mod confirm;
 mod demo;
 #[cfg(feature = "etcd")]
 mod etcd;
@@ -70,6 +72,8 @@ static COMMANDS: &[Command] = &[
     check::COMMAND,
     show::COMMAND,
     status::COMMAND,
+    #[cfg(feature = "etcd")]
+    confirm::COMMAND,
     #[cfg(feature = "etcd")]
     export::COMMAND,
     #[cfg(feature = "etcd")]

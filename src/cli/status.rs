@@ -63,6 +63,15 @@ fn run(given: &Given) -> Exit {
 
 /// Asks the daemon, and says why there is no answer.
 pub(super) fn ask(path: &Path, resource: &str) -> Result<Value, Exit> {
+    answer(path, socket::get(path, resource))
+}
+
+/// Tells the daemon to do something, and says why there is no answer.
+pub(super) fn tell(path: &Path, resource: &str) -> Result<Value, Exit> {
+    answer(path, socket::post(path, resource))
+}
+
+fn answer(path: &Path, body: io::Result<Vec<u8>>) -> Result<Value, Exit> {
     let failed = |error: &io::Error| {
         let way_out = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -77,7 +86,7 @@ pub(super) fn ask(path: &Path, resource: &str) -> Result<Value, Exit> {
             _ => Exit::Unreachable,
         }
     };
-    let body = socket::get(path, resource).map_err(|error| failed(&error))?;
+    let body = body.map_err(|error| failed(&error))?;
     serde_json::from_slice(&body).map_err(|error| {
         complain(&format!("{}: no JSON: {error}", path.display()));
         Exit::Failed
@@ -106,6 +115,7 @@ fn not_well(status: &Value) -> Vec<String> {
         } else if let Some(error) = store["error"].as_str() {
             found.push(format!("etcd: {error}"));
         }
+        found.extend(of_store(store));
         if text(store, "source") != "etcd" {
             found.push(format!("etcd: values from {}", source(store)));
         }
@@ -130,6 +140,23 @@ fn not_well(status: &Value) -> Vec<String> {
                 found.push(format!("router {name}: {} is missing", text(vip, "address")));
             }
         }
+    }
+    found
+}
+
+/// What else is wrong between this node and the store.
+fn of_store(store: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(store["name_taken"].as_str().map(|why| format!("etcd: {why}")));
+    found.extend(
+        list(&store["refused"]).filter_map(|text| Some(format!("etcd: {}", text.as_str()?))),
+    );
+    let held: Vec<&str> = list(&store["held"]).filter_map(Value::as_str).collect();
+    if !held.is_empty() {
+        found.push(format!(
+            "held: {}: vanished from etcd without an order; havip confirm lets go",
+            held.join(", ")
+        ));
     }
     found
 }
@@ -184,6 +211,9 @@ fn render(status: &Value) -> String {
         );
         if let Some(error) = store["error"].as_str() {
             let _ = writeln!(out, "etcd: {error}");
+        }
+        for line in of_store(store) {
+            let _ = writeln!(out, "{line}");
         }
     }
     let _ = writeln!(

@@ -17,6 +17,7 @@ use super::policy::{Facts, Policy};
 use super::problem::{Problem, Report, Severity};
 use super::tree::{Entry, Tree, Value};
 use super::value::{self, Parsed};
+use super::vanished::Vanished;
 use crate::wire::vrrp::{Version, Vrid};
 
 /// What a configuration is made from.
@@ -32,6 +33,8 @@ pub struct Input<'a> {
     pub policy: &'a Policy,
     /// What the box is.
     pub facts: &'a Facts,
+    /// What becomes of that which runs and is gone.
+    pub vanished: Vanished,
 }
 
 /// A configuration, and what was wrong on the way.
@@ -41,6 +44,8 @@ pub struct Outcome {
     pub config: Config,
     /// What to tell.
     pub problems: Vec<Problem>,
+    /// Routers that go on only because nobody said that they shall not.
+    pub held: BTreeSet<RouterName>,
 }
 
 /// Routers that a node lists: more than any box can run.
@@ -63,22 +68,27 @@ pub(super) fn routers(input: &Input<'_>) -> (Outcome, BTreeSet<RouterName>) {
         view: View { tree: input.tree, node: input.node },
         problems: Report::of_at_most(PROBLEMS_MAX),
         places: BTreeMap::new(),
+        held: BTreeSet::new(),
     };
     let mut wanted = Vec::new();
     let listed = builder.listed();
     for name in &listed {
         wanted.extend(builder.router(name));
     }
+    builder.hold_restored(&listed, &mut wanted);
     let routers = builder.without_conflicts(wanted);
     let node_ip = builder.node_ip();
     let config = Config { node: input.node.clone(), node_ip, routers };
-    (Outcome { config, problems: builder.problems.into_vec() }, listed)
+    let Builder { problems, held, .. } = builder;
+    (Outcome { config, problems: problems.into_vec(), held }, listed)
 }
 
-struct Builder<'a> {
-    input: &'a Input<'a>,
-    view: View<'a>,
-    problems: Report,
+pub(super) struct Builder<'a> {
+    pub(super) input: &'a Input<'a>,
+    pub(super) view: View<'a>,
+    pub(super) problems: Report,
+    /// Routers that go on only because nobody said that they shall not.
+    pub(super) held: BTreeSet<RouterName>,
     /// Where the VIPs of each router stand, for what shows only beside the others.
     places: BTreeMap<RouterName, Found<'a>>,
 }
@@ -93,12 +103,15 @@ impl<'a> Builder<'a> {
         let path = format!("node/{}/vrids", self.input.node);
         let running: BTreeSet<RouterName> =
             self.input.previous.map_or_else(BTreeSet::new, |c| c.routers.keys().cloned().collect());
+        let release = self.input.vanished == Vanished::Release;
         let Some(entry) = self.input.tree.get(&path) else {
-            if !running.is_empty() {
-                let message = "gone; a mistake is not an order, so what ran goes on; to release \
-                               the routers set it to \"none\"";
-                self.problems.push(Problem::missing(Severity::Error, &path, message.into()));
+            if running.is_empty() || release {
+                return BTreeSet::new();
             }
+            let message = "gone; a mistake is not an order, so what ran goes on; to release the \
+                           routers set it to \"none\", or type `havip confirm`";
+            self.problems.push(Problem::missing(Severity::Error, &path, message.into()));
+            self.held.extend(running.iter().cloned());
             return running;
         };
         let explicit = match &entry.value {
@@ -163,6 +176,12 @@ impl<'a> Builder<'a> {
             Ok(router) => router.map(Arc::new),
             Err(Bad) => {
                 let kept = self.input.previous.and_then(|config| config.routers.get(name));
+                // Wrong keys are a mistake; that there are none at all can be meant.
+                let gone = !self.is_there(name);
+                let kept = kept.filter(|_| !(gone && self.input.vanished == Vanished::Release));
+                if gone && kept.is_some() {
+                    self.held.insert(name.clone());
+                }
                 self.fate(name, "its keys are not right", kept.is_some());
                 kept.cloned()
             }

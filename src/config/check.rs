@@ -11,6 +11,7 @@ use super::policy::{Facts, Policy};
 use super::problem::{Problem, Report, Severity};
 use super::settings::TABLES;
 use super::tree::{Entry, Tree};
+use super::vanished::Vanished;
 use super::{unknown, value};
 
 /// Everything that is wrong with a tree, whichever node it concerns; sorted by place.
@@ -21,7 +22,14 @@ pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts) -> Vec<Problem> {
     for name in tree.children("node/") {
         match NodeName::new(&name) {
             Ok(node) => {
-                let input = Input { tree, node: &node, previous: None, policy, facts };
+                let input = Input {
+                    tree,
+                    node: &node,
+                    previous: None,
+                    policy,
+                    facts,
+                    vanished: Vanished::Hold,
+                };
                 let (outcome, names) = routers(&input);
                 problems.extend(outcome.problems);
                 listed.extend(names);

@@ -18,6 +18,7 @@ mod settings;
 mod tree;
 mod unknown;
 mod value;
+mod vanished;
 mod writer;
 
 pub use build::{Input, Outcome, build};
@@ -31,6 +32,7 @@ pub use policy::{Facts, Policy};
 pub use problem::{Problem, Severity, nearest};
 pub use settings::{EtcdLogin, EtcdTls, LogLevel, NodeNaming, SETTINGS, Settings, settings};
 pub use tree::{Entry, Origin, Shadow, TomlFile, Tree, Value};
+pub use vanished::Vanished;
 pub use writer::{to_flat, to_toml};
 
 #[cfg(test)]

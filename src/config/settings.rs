@@ -9,6 +9,7 @@ use super::policy::Policy;
 use super::problem::{Problem, Severity, nearest};
 use super::tree::{Entry, Tree, Value};
 use super::value::{self, Parsed};
+use super::vanished::Vanished;
 
 /// The tables and their keys, with what each says.
 pub const SETTINGS: &[(&str, &str, &str)] = &[
@@ -32,6 +33,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     ("etcd", "server_name", "name to look for in etcd's certificate (default: the endpoint's)"),
     ("etcd", "insecure_skip_verify", "true: do not check etcd's certificate (default false)"),
+    (
+        "etcd",
+        "vanished",
+        "hold or release: routers that vanish from etcd without an order (default hold)",
+    ),
     ("snapshot", "path", "directory of the snapshot (default /var/lib/havip)"),
     ("snapshot", "interval", "least seconds between two writes of it (default 60)"),
     ("policy", "interfaces", "interfaces that the store may use; * at the end for any rest"),
@@ -114,6 +120,8 @@ pub struct Settings {
     pub etcd_login: Option<EtcdLogin>,
     /// Certificates.
     pub etcd_tls: EtcdTls,
+    /// What becomes of routers that vanish from etcd without an order.
+    pub vanished: Vanished,
     /// Directory of the snapshot.
     pub snapshot_path: PathBuf,
     /// Least time between two writes.
@@ -145,6 +153,7 @@ pub fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
             .unwrap_or(Duration::from_millis(800)),
         etcd_login: reader.login(),
         etcd_tls: reader.tls(),
+        vanished: reader.read("etcd/vanished", vanished).unwrap_or_default(),
         snapshot_path: reader
             .read("snapshot/path", path)
             .unwrap_or_else(|| "/var/lib/havip".into()),
@@ -288,6 +297,14 @@ fn log_level(value: &Value) -> Parsed<LogLevel> {
         "info" => Ok(LogLevel::Info),
         "debug" => Ok(LogLevel::Debug),
         other => Err(format!("\"{}\" is none of error, warn, info and debug", value::short(other))),
+    }
+}
+
+fn vanished(value: &Value) -> Parsed<Vanished> {
+    match value::single(value)? {
+        "hold" => Ok(Vanished::Hold),
+        "release" => Ok(Vanished::Release),
+        other => Err(format!("\"{}\" is neither hold nor release", value::short(other))),
     }
 }
 

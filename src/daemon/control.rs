@@ -6,7 +6,7 @@ mod no_store;
 #[cfg(feature = "etcd")]
 mod store;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -33,9 +33,11 @@ use crate::config::{Config, Problem, RouterName, Severity, diff};
 use crate::linux::clock;
 use crate::linux::signals::{Signal, SignalFd};
 use crate::node::notice::Level;
-use crate::node::{Instant, NodeStatus};
+use crate::node::{Instant, NodeStatus, RouterState};
 #[cfg(feature = "etcd")]
 use crate::store::StoreEvent;
+#[cfg(feature = "etcd")]
+use crate::store::snapshot::Snapshot;
 
 /// How often the box is looked at for what the store is told of it: its address, and the MAC of
 /// its tunnel.
@@ -68,12 +70,17 @@ pub(super) struct Control {
     unsent: Option<Arc<Config>>,
     /// Questions that the engine is answering.
     asked: Vec<(Receiver<NodeStatus>, Sender<Vec<u8>>)>,
-    /// The routers that hold their addresses.
-    active: BTreeSet<RouterName>,
+    /// Every router's state, and since when by the wall clock, in seconds since 1970.
+    states: BTreeMap<RouterName, (&'static str, u64)>,
+    /// When this daemon started, by the same clock.
+    started: u64,
     #[cfg(feature = "etcd")]
     follow: Option<Follow>,
     #[cfg(feature = "etcd")]
     keep: Option<Keep>,
+    /// What was on disk at the start, until it is used or of no use any more.
+    #[cfg(feature = "etcd")]
+    last: Option<Snapshot>,
     /// Until when the start waits for the store; `None`: it has started.
     waits_until: Option<Instant>,
     /// When the box is looked at again.
@@ -114,11 +121,14 @@ impl Control {
             refused: Vec::new(),
             unsent: None,
             asked: Vec::new(),
-            active: BTreeSet::new(),
+            states: BTreeMap::new(),
+            started: clock::wall(),
             #[cfg(feature = "etcd")]
             follow: None,
             #[cfg(feature = "etcd")]
             keep: None,
+            #[cfg(feature = "etcd")]
+            last: None,
             waits_until: None,
             look_at: now + LOOK,
         }
@@ -165,6 +175,7 @@ impl Control {
             }
             self.demand();
         }
+        self.leave().await;
         drop((server, follower));
         // A path that is gone already was not ours any more.
         let _ = std::fs::remove_file(&self.wiring.socket);
@@ -240,9 +251,18 @@ impl Control {
                     self.warnings.push(text);
                 }
                 Report::States(states) => {
-                    self.active = states
+                    let now = clock::wall();
+                    let before = std::mem::take(&mut self.states);
+                    let since = |state: &RouterState| match before.get(&state.name) {
+                        Some((name, since)) if *name == state.state => *since,
+                        Some(_) | None => now,
+                    };
+                    self.states = states
                         .into_iter()
-                        .filter_map(|state| state.active.then_some(state.name))
+                        .map(|state| {
+                            let since = since(&state);
+                            (state.name, (state.state, since))
+                        })
                         .collect();
                 }
                 Report::Stopped => stopped = true,
@@ -301,6 +321,11 @@ impl Control {
                     })
                     .collect();
                 let body = serde_json::json!({ "schema": SCHEMA, "values": shown });
+                let _ = reply.try_send(body.to_string().into_bytes());
+            }
+            Ask::Confirm(reply) => {
+                let released = self.confirm();
+                let body = serde_json::json!({ "schema": SCHEMA, "released": released });
                 let _ = reply.try_send(body.to_string().into_bytes());
             }
         }

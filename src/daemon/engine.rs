@@ -61,7 +61,7 @@ pub(super) enum Report {
     Notice(Notice),
     /// Something does not work as it should.
     Trouble(String),
-    /// Which routers hold their addresses now.
+    /// Every router's state, after one of them moved.
     States(Vec<RouterState>),
     /// It has ended, after giving up everything.
     Stopped,

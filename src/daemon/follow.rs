@@ -5,12 +5,36 @@ use std::sync::Arc;
 
 use super::identity::Identity;
 use super::status::StoreStatus;
-use crate::config::{Config, RouterName};
+use crate::config::{Config, NodeName, RouterName};
 use crate::linux::clock;
 use crate::node::Instant;
 use crate::store::mailbox::{Receiver, Sender, mailbox};
+use crate::store::report::{self, Report, ReportedRouter};
 use crate::store::snapshot::Header;
-use crate::store::{Demand, Options, State, StoreEvent};
+use crate::store::{Demand, Entry, Options, State, StoreEvent};
+
+/// What came of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing for the configuration.
+    Nothing,
+    /// A new state.
+    State {
+        /// It is another store's than the configuration's, or an older one's.
+        is_other: bool,
+    },
+    /// Another box has this node's name, and the configuration that would be this one's.
+    NameTaken,
+    /// Nothing of this node's is left in the store.
+    Gone,
+}
+
+fn taken(rival: &str) -> String {
+    format!(
+        "{rival} has this node's name, and lives; give one of them another name ([havip] node in \
+         its local file)"
+    )
+}
 
 /// A store that is being followed.
 pub(super) struct Follow {
@@ -21,6 +45,12 @@ pub(super) struct Follow {
     connected: bool,
     endpoint: String,
     error: Option<String>,
+    /// Keys that the server refuses to write, and why.
+    refused: BTreeMap<String, String>,
+    /// The newest state.
+    state: Option<State>,
+    /// Which store the configuration is from, and which revision of it.
+    known: Option<(u64, i64)>,
     source: &'static str,
     revision: i64,
     changed_at: Instant,
@@ -42,6 +72,9 @@ impl Follow {
             connected: false,
             endpoint: options.endpoints.first().map(ToString::to_string).unwrap_or_default(),
             error: None,
+            refused: BTreeMap::new(),
+            state: None,
+            known: None,
             source: "none",
             revision: 0,
             changed_at: clock::now(),
@@ -51,8 +84,8 @@ impl Follow {
         (follow, crate::store::run(options, wanted, said))
     }
 
-    /// Takes what the store says; gives the keys if there are new ones.
-    pub(super) fn take(&mut self, event: StoreEvent) -> Option<State> {
+    /// Takes what the store says.
+    pub(super) fn take(&mut self, event: StoreEvent) -> News {
         match event {
             StoreEvent::Connected { endpoint } => {
                 self.connected = true;
@@ -60,15 +93,8 @@ impl Follow {
                 self.endpoint = endpoint.to_string();
                 self.error = None;
                 log::info!("etcd: connected to {endpoint}");
-                None
             }
-            StoreEvent::State(state) => {
-                self.source = "etcd";
-                self.snapshot_time = None;
-                self.revision = state.revision;
-                self.changed_at = clock::now();
-                Some(state)
-            }
+            StoreEvent::State(state) => return self.take_state(state),
             StoreEvent::Lost { error, .. } => {
                 let text = error.to_string();
                 // Each attempt says so again; the log wants it once.
@@ -79,17 +105,68 @@ impl Follow {
                     self.link_at = clock::now();
                 }
                 self.error = Some(text);
-                None
             }
             StoreEvent::WriteRefused { key, error } => {
                 let text = format!("{key}: {error}");
-                if self.error.as_deref() != Some(&text) {
+                if self.refused.get(&key) != Some(&text) {
                     log::warn!("etcd: {text}; trying again");
                 }
-                self.error = Some(text);
-                None
+                self.refused.insert(key, text);
             }
+            StoreEvent::Written { key } => {
+                if self.refused.remove(&key).is_some() {
+                    log::info!("etcd: {key}: written");
+                }
+            }
+            StoreEvent::Gone => return News::Gone,
         }
+        News::Nothing
+    }
+
+    fn take_state(&mut self, state: State) -> News {
+        let rival = state.rival.clone();
+        if let Some(rival) = &rival
+            && self.state.as_ref().is_none_or(|before| before.rival != state.rival)
+        {
+            log::error!("etcd: {}", taken(rival));
+        }
+        let is_other = self.is_other_store(&state);
+        let before = self.state.replace(state);
+        // Who has begun goes on: two of a name disturb the store, not the network.
+        if rival.is_some() && self.source == "none" {
+            return News::NameTaken;
+        }
+        let state = self.state.as_ref();
+        let same = before.as_ref().map(|before| &before.entries) == state.map(|s| &s.entries);
+        let (cluster_id, revision) = state.map_or((0, 0), |s| (s.cluster_id, s.revision));
+        self.known = Some((cluster_id, revision));
+        if same && self.source == "etcd" {
+            return News::Nothing;
+        }
+        self.source = "etcd";
+        self.snapshot_time = None;
+        self.revision = revision;
+        self.changed_at = clock::now();
+        News::State { is_other }
+    }
+
+    /// Whether a state cannot have come from the one that is known: a store that was set up
+    /// anew, or restored from a backup, perhaps with newer changes on top.
+    fn is_other_store(&self, state: &State) -> bool {
+        let other = self.known.is_some_and(|(cluster_id, revision)| {
+            cluster_id != state.cluster_id || state.revision < revision
+        });
+        let Some(before) = &self.state else { return other };
+        let older = |entry: &Entry| {
+            let at = before.entries.binary_search_by(|known| known.key.cmp(&entry.key));
+            at.is_ok_and(|at| before.entries[at].mod_revision > entry.mod_revision)
+        };
+        other || state.entries.iter().any(older)
+    }
+
+    /// The newest state.
+    pub(super) const fn state(&self) -> Option<&State> {
+        self.state.as_ref()
     }
 
     /// Tells the store what this node needs to read and wants to be written.
@@ -99,6 +176,7 @@ impl Follow {
         running: Option<&Arc<Config>>,
         active: &BTreeSet<RouterName>,
         identity: &Identity,
+        report: Option<Report>,
     ) {
         let mut routers: BTreeSet<RouterName> = listed.into_iter().collect();
         routers.extend(running.iter().flat_map(|config| config.routers.keys().cloned()));
@@ -112,12 +190,30 @@ impl Follow {
                 .collect(),
             _ => BTreeMap::new(),
         };
-        let demand = Demand { writes, routers };
+        // What is not written any more is not refused any more.
+        let status = format!("{}status/", self.prefix);
+        self.refused.retain(|key, _| writes.contains_key(key) || key.starts_with(&status));
+        let demand = Demand { writes, routers, report };
         if self.last_demand.as_ref() != Some(&demand) {
             self.last_demand = Some(demand.clone());
             // It ends only with this daemon.
             let _ = self.demands.send(demand);
         }
+    }
+
+    /// Takes back everything that this node says in the store.
+    pub(super) fn leave(&self) {
+        let _ = self.demands.send(Demand::default());
+    }
+
+    /// Whether an etcd answers.
+    pub(super) const fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Takes note of what the snapshot says of the store, used or not.
+    pub(super) const fn knows(&mut self, header: &Header) {
+        self.known = Some((header.cluster_id, header.revision));
     }
 
     /// Takes note that a snapshot is used.
@@ -126,6 +222,29 @@ impl Follow {
         self.revision = header.revision;
         self.snapshot_time = Some(header.time);
         self.changed_at = clock::now();
+    }
+
+    /// What this node says of itself.
+    pub(super) fn report(
+        &self,
+        node: &NodeName,
+        started: u64,
+        running: Option<&Arc<Config>>,
+        routers: BTreeMap<String, ReportedRouter>,
+        identity: &Identity,
+    ) -> Report {
+        let node_ip = running.and_then(|config| config.node_ip).or(identity.node_ip);
+        Report {
+            schema: report::SCHEMA,
+            node: node.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            started,
+            macs: identity.macs.iter().map(ToString::to_string).collect(),
+            node_ip: node_ip.map(|ip| ip.to_string()),
+            source: self.source,
+            revision: self.revision,
+            routers,
+        }
     }
 
     pub(super) fn status(&self) -> StoreStatus {
@@ -140,6 +259,9 @@ impl Follow {
             link_since_ms: since(self.link_at),
             snapshot_time: self.snapshot_time,
             error: self.error.clone(),
+            refused: self.refused.values().cloned().collect(),
+            name_taken: self.state.as_ref().and_then(|state| state.rival.as_deref()).map(taken),
+            held: Vec::new(),
         }
     }
 }

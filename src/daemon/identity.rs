@@ -16,7 +16,12 @@ pub(super) struct Identity {
     pub(super) node_ip: Option<IpAddr>,
     /// MAC of the tunnel interface; all ones where it has none.
     pub(super) mac: Option<Mac>,
+    /// By which the box is known from others; sorted.
+    pub(super) macs: Vec<Mac>,
 }
+
+/// MAC addresses that tell a box: any box has fewer ports that count.
+const MACS_MAX: usize = 16;
 
 impl Identity {
     /// Asks the kernel; may take as long as its lock is held.
@@ -38,8 +43,26 @@ impl Identity {
             node_ip: node_ip(snapshot, own(), &gateways),
             facts: Facts { own_addresses: own().map(|a| a.prefix.ip).collect(), gateways },
             mac: Some(mac.unwrap_or(Mac::BROADCAST)),
+            macs: macs(snapshot),
         }
     }
+}
+
+/// The addresses that were burnt into the box's ports; else, as in a virtual machine, those that
+/// it was given. Bridges of containers have the same ones everywhere.
+fn macs(snapshot: &Snapshot) -> Vec<Mac> {
+    // IEEE 802 section 8.2.2: the bits of groups, and of addresses that were given locally. The
+    // virtual routers' own (RFC 9568 section 7.3) move from box to box.
+    let is_own = |mac: &Mac| mac.0[0] & 1 == 0 && mac.0 != [0; 6] && mac.0[..4] != [0, 0, 0x5e, 0];
+    let of_links = || snapshot.links.iter().filter(|link| !link.loopback);
+    let mut all: Vec<Mac> = of_links().filter_map(|link| link.mac).filter(is_own).collect();
+    if all.iter().any(|mac| mac.0[0] & 2 == 0) {
+        all.retain(|mac| mac.0[0] & 2 == 0);
+    }
+    all.sort_unstable();
+    all.dedup();
+    all.truncate(MACS_MAX);
+    all
 }
 
 /// The first IPv4 address that is no host address, of the interface that the default route

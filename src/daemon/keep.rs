@@ -15,6 +15,8 @@ pub(super) struct Keep {
     node: NodeName,
     prefix: String,
     pace: Pace,
+    /// The last whole state of the store, noted or loaded.
+    last: Option<(Header, String)>,
     /// What is to be written, and when at the earliest.
     waiting: Option<(Header, String, Instant)>,
     /// Why the last write failed.
@@ -28,8 +30,8 @@ impl Keep {
         node: NodeName,
         prefix: String,
     ) -> Self {
-        let pace = Pace::new(interval, None);
-        Self { directory, node, prefix, pace, waiting: None, error: None }
+        let pace = Pace::new(interval);
+        Self { directory, node, prefix, pace, last: None, waiting: None, error: None }
     }
 
     /// The snapshot on disk, if there is one that is whole and this node's.
@@ -38,27 +40,41 @@ impl Keep {
         for error in refused {
             log::warn!("{error}");
         }
+        if let Some(snapshot) = &snapshot {
+            let body = snapshot::body(&snapshot.tree);
+            self.pace.found(&snapshot.header, &body);
+            self.last = Some((snapshot.header.clone(), body));
+        }
         snapshot
     }
 
-    /// Takes note of a new state of the store.
-    pub(super) fn note(&mut self, state: &State) {
+    /// Takes note of a new state of the store; with `held`, only that what it had before is still
+    /// what counts.
+    pub(super) fn note(&mut self, state: &State, held: Option<i64>) {
         let entries: &[Entry] = &state.entries;
-        let body = snapshot::body(&snapshot::kept(&self.prefix, entries));
+        let mut header = Header {
+            revision: state.revision,
+            cluster_id: state.cluster_id,
+            time: clock::wall(),
+            node: self.node.clone(),
+            held: None,
+        };
+        let mut body = snapshot::body(&snapshot::kept(&self.prefix, entries));
+        if held.is_some() {
+            let Some((last, of_last)) = &self.last else { return };
+            header = Header { held, ..last.clone() };
+            body.clone_from(of_last);
+        } else {
+            self.last = Some((header.clone(), body.clone()));
+        }
         let now = clock::now();
-        let at = match self.pace.due(now, &body) {
+        let at = match self.pace.due(now, &header, &body) {
             Due::Never => {
                 self.waiting = None;
                 return;
             }
             Due::At(at) => at,
             Due::Now => now,
-        };
-        let header = Header {
-            revision: state.revision,
-            cluster_id: state.cluster_id,
-            time: clock::wall(),
-            node: self.node.clone(),
         };
         self.waiting = Some((header, body, at));
     }
@@ -76,12 +92,12 @@ impl Keep {
         }
         let Some((header, body, _)) = self.waiting.take() else { return };
         let directory = self.directory.clone();
-        let (result, body) = smol::unblock(move || {
+        let (result, header, body) = smol::unblock(move || {
             let result = snapshot::write(&directory, &header, &body);
-            (result, body)
+            (result, header, body)
         })
         .await;
-        self.pace.tried(clock::now(), &body, result.is_ok());
+        self.pace.tried(clock::now(), &header, &body, result.is_ok());
         if let Err(error) = &result {
             log::error!("{error}");
         }

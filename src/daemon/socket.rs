@@ -32,6 +32,8 @@ pub enum Ask {
     Status(Sender<Vec<u8>>),
     /// `GET /v1/config`: every effective value with its origin.
     Config(Sender<Vec<u8>>),
+    /// `POST /v1/confirm`: lets go what is held.
+    Confirm(Sender<Vec<u8>>),
 }
 
 /// Makes the socket at `path`, in place of one that a dead daemon left; the caller holds the lock.
@@ -107,8 +109,11 @@ async fn answer(
     let ask = match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/status") => Ask::Status(reply),
         (&Method::GET, "/v1/config") => Ask::Config(reply),
-        (&Method::GET, _) => return Ok(text(StatusCode::NOT_FOUND, "no such resource\n")),
-        _ => return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "GET is all there is\n")),
+        (&Method::POST, "/v1/confirm") => Ask::Confirm(reply),
+        (_, "/v1/status" | "/v1/config" | "/v1/confirm") => {
+            return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n"));
+        }
+        _ => return Ok(text(StatusCode::NOT_FOUND, "no such resource\n")),
     };
     let body = match asks.send(ask).await {
         Ok(()) => replies.recv().await.ok().and_then(|body| String::from_utf8(body).ok()),
@@ -136,19 +141,33 @@ fn text(status: StatusCode, body: &str) -> Response<String> {
 /// # Errors
 /// Nobody listens there, access is denied, or the answer is not 200.
 pub fn get(path: &Path, resource: &str) -> io::Result<Vec<u8>> {
-    smol::block_on(smol::future::or(fetch(path, resource), async {
+    ask(path, Method::GET, resource)
+}
+
+/// Tells it to do what a resource stands for.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(path: &Path, resource: &str) -> io::Result<Vec<u8>> {
+    ask(path, Method::POST, resource)
+}
+
+fn ask(path: &Path, method: Method, resource: &str) -> io::Result<Vec<u8>> {
+    smol::block_on(smol::future::or(fetch(path, method, resource), async {
         Timer::after(CLIENT_TIME).await;
         Err(io::Error::new(io::ErrorKind::TimedOut, "the daemon does not answer"))
     }))
 }
 
-async fn fetch(path: &Path, resource: &str) -> io::Result<Vec<u8>> {
+async fn fetch(path: &Path, method: Method, resource: &str) -> io::Result<Vec<u8>> {
     let stream = Async::new(UnixStream::connect(path)?)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, String>(FuturesIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-    let request = Request::get(resource)
+    let request = Request::builder()
+        .method(method)
+        .uri(resource)
         .header(hyper::header::HOST, "havip")
         .body(String::new())
         .map_err(io::Error::other)?;

@@ -1,12 +1,13 @@
 //! The sources of the configuration as this daemon has them now, and what comes of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{
-    Config, Facts, Input, NodeName, Outcome, Problem, Settings, Severity, Shadow, Shown, TomlFile,
-    Tree, build, effective, settings,
+    Config, Facts, Input, NodeName, Outcome, Problem, RouterName, Settings, Severity, Shadow,
+    Shown, TomlFile, Tree, Vanished, build, effective, settings,
 };
 
 /// Largest local file that is read, in bytes.
@@ -84,6 +85,10 @@ pub struct Sources {
     pub problems: Vec<Problem>,
     /// Values of the store that the local file hides.
     pub shadows: Vec<Shadow>,
+    /// What becomes of routers that vanish, where the local file does not say that they go.
+    pub vanished: Vanished,
+    /// Routers that go on only because nobody said that they shall not.
+    pub held: BTreeSet<RouterName>,
 }
 
 impl Sources {
@@ -99,6 +104,8 @@ impl Sources {
             running: None,
             problems: Vec::new(),
             shadows: Vec::new(),
+            vanished: Vanished::Hold,
+            held: BTreeSet::new(),
         }
     }
 
@@ -117,6 +124,10 @@ impl Sources {
             previous: self.running.as_deref(),
             policy: &local.settings.policy,
             facts,
+            vanished: match local.settings.vanished {
+                Vanished::Release => Vanished::Release,
+                Vanished::Hold | Vanished::HoldSince(_) => self.vanished,
+            },
         });
         (outcome, shadows)
     }
@@ -127,12 +138,26 @@ impl Sources {
         self.take(outcome, shadows)
     }
 
+    /// Lets go what is held, and returns what that was.
+    pub fn confirm(&mut self, facts: &Facts) -> (Arc<Config>, BTreeSet<RouterName>) {
+        let held = self.held.clone();
+        self.vanished = Vanished::Release;
+        let config = self.rebuild(facts);
+        self.vanished = Vanished::Hold;
+        (config, held)
+    }
+
     fn take(&mut self, outcome: Outcome, shadows: Vec<Shadow>) -> Arc<Config> {
         let config = Arc::new(outcome.config);
         self.problems = outcome.problems;
         self.problems.extend(self.local.problems.iter().cloned());
         self.problems.extend(self.store_problems.iter().cloned());
         self.shadows = shadows;
+        self.held = outcome.held;
+        if self.held.is_empty() {
+            // Nothing was lost, or all of it was put back or ordered: from here on as ever.
+            self.vanished = Vanished::Hold;
+        }
         self.running = Some(Arc::clone(&config));
         config
     }

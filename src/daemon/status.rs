@@ -67,6 +67,12 @@ pub struct StoreStatus {
     pub snapshot_time: Option<u64>,
     /// The last error.
     pub error: Option<String>,
+    /// Keys that the server refuses to write, and why.
+    pub refused: Vec<String>,
+    /// Why nothing of the store is run, or that another box disturbs: it has this node's name.
+    pub name_taken: Option<String>,
+    /// Routers that vanished from the store without an order and go on: `havip confirm` lets go.
+    pub held: Vec<String>,
 }
 
 /// One problem.

@@ -113,6 +113,8 @@ pub struct PortStatus {
 pub struct RouterState {
     /// Which.
     pub name: RouterName,
+    /// `initialize`, `backup` or `active`.
+    pub state: &'static str,
     /// Whether it holds the addresses.
     pub active: bool,
 }
@@ -160,10 +162,11 @@ impl Node {
         }
     }
 
-    /// Which routers hold their addresses.
+    /// Every router's state.
     pub fn states(&self) -> impl Iterator<Item = RouterState> {
         self.entries.values().map(|entry| RouterState {
             name: entry.router.config().name.clone(),
+            state: entry.state_name(),
             active: entry.router.is_active(),
         })
     }

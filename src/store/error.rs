@@ -37,6 +37,8 @@ pub enum ErrorKind {
     GuardFailed,
     /// TLS did not come about.
     Handshake,
+    /// The lease ended.
+    LeaseGone,
     /// A file of this node's cannot be used: a password, a key, a certificate.
     LocalFile,
     /// A cluster without a leader, or a request that it could not bring to an end.
@@ -124,6 +126,7 @@ impl ErrorKind {
                 "if the server speaks plain http, write http://; a certificate of --auto-tls can \
                  only be used with [etcd] insecure_skip_verify",
             ),
+            Self::LeaseGone => ("lease gone", ""),
             Self::LocalFile => ("a file cannot be used", ""),
             Self::NoLeader => ("no leader", "look after the cluster's quorum"),
             Self::PermissionDenied => {
@@ -207,6 +210,7 @@ impl Error {
             etcd_client::Error::IoError(_) | etcd_client::Error::TransportError(_) => {
                 ErrorKind::Closed
             }
+            etcd_client::Error::LeaseKeepAliveError(_) => ErrorKind::LeaseGone,
             // The request side of a watch's stream: its task is gone.
             etcd_client::Error::WatchError(_) => ErrorKind::Closed,
             _ => ErrorKind::Protocol,
@@ -299,6 +303,7 @@ fn classify(status: &Status) -> ErrorKind {
         _ if has("user name is empty") => ErrorKind::AuthRequired,
         _ if has("authentication is not enabled") => ErrorKind::AuthDisabled,
         _ if has("authentication failed") => ErrorKind::WrongPassword,
+        _ if has("requested lease not found") => ErrorKind::LeaseGone,
         _ if has("too many operations") => ErrorKind::TooManyOperations,
         _ if has("request is too large") => ErrorKind::TooLarge,
         _ if has("has been compacted") => ErrorKind::Compacted,

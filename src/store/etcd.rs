@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use etcd_client::{
-    GetOptions, KvClient, Txn, TxnOp, WatchClient, WatchOptions, WatchResponse, WatchStream,
+    Compare, CompareOp, GetOptions, KeyValue, KvClient, LeaseClient, PutOptions, Txn, TxnOp,
+    TxnOpResponse, WatchClient, WatchOptions, WatchResponse, WatchStream,
 };
 use smol::Timer;
 use smol::future::or;
@@ -23,8 +24,10 @@ use super::error::{Error, ErrorKind, canceled};
 use super::list::{ANSWER_MAX, Listing, Reader, list};
 use super::login::Login;
 use super::mailbox::{Letter, Receiver, Sender};
+use super::presence::{Leases, Presence};
 use super::ranges::{Kind, Scope};
-use super::writes::Writes;
+use super::report::Report;
+use super::writes::{Due, Seen, Want, Writes};
 use crate::config::{EtcdLogin, EtcdTls, NodeName, RouterName};
 use crate::linux::clock;
 use crate::node::Instant;
@@ -35,11 +38,14 @@ const LIST_INTERVAL: Duration = Duration::from_millis(50);
 const PUTS_MAX: usize = 100;
 /// A session that lived that long was a good one; the next failure is the first again.
 const STEADY: Duration = Duration::from_secs(10);
+/// Between two small reads of a server that sends nothing else.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// Readings in a row that a compaction may spoil.
 const COMPACTED_MAX: u32 = 5;
 
 const WATCHING: &str = "watching";
 const WRITING: &str = "writing";
+const ASKING: &str = "asking the watch whether it is alive";
 const PROBING: &str = "asking whether it is alive";
 
 /// What to connect to, and for whom.
@@ -59,7 +65,7 @@ pub struct Options {
     pub dial_timeout: Duration,
     /// Longest time for an answer (default 2.5 s).
     pub call_timeout: Duration,
-    /// Longest silence before the server is asked whether it is alive (default 2.5 s). That it is
+    /// Longest silence before the watch is asked whether it is alive (default 2.5 s). That it is
     /// not is known after this and `call_timeout`.
     pub probe_interval: Duration,
 }
@@ -90,6 +96,8 @@ pub struct Demand {
     /// Routers whose keys are read beside those that the node's key in the store lists: those that
     /// the local file lists, and those that run although the store lists them no more.
     pub routers: BTreeSet<RouterName>,
+    /// What stands at `status/NODE` as long as this node lives; `None`: it goes.
+    pub report: Option<Report>,
 }
 
 impl Letter for Demand {
@@ -106,8 +114,10 @@ pub struct State {
     /// Which store. Another one, or an older revision, means that the store was replaced or
     /// restored.
     pub cluster_id: u64,
-    /// Sorted by key. Keys that nodes write (`vRouterGateway/`) are not among them.
+    /// Sorted by key. Keys that nodes write (`vRouterGateway/`, `status/`) are not among them.
     pub entries: Vec<Entry>,
+    /// In words, another box that lives under this node's name: two would act on the same keys.
+    pub rival: Option<String>,
 }
 
 /// What the store has to say.
@@ -135,13 +145,30 @@ pub enum StoreEvent {
         /// Why.
         error: Error,
     },
+    /// A key that the server had refused is written.
+    Written {
+        /// Which one.
+        key: String,
+    },
+    /// Nothing of this node's is left in the store: what [`Demand::report`] ended with.
+    Gone,
+}
+
+impl StoreEvent {
+    /// The key whose writing it is about.
+    fn key(&self) -> Option<&str> {
+        match self {
+            Self::WriteRefused { key, .. } | Self::Written { key } => Some(key),
+            Self::Connected { .. } | Self::State(_) | Self::Lost { .. } | Self::Gone => None,
+        }
+    }
 }
 
 impl Letter for StoreEvent {
     fn replaces(&self, older: &Self) -> bool {
-        match (self, older) {
+        match (self.key(), older.key()) {
             // As many as there are keys to write.
-            (Self::WriteRefused { key, .. }, Self::WriteRefused { key: older, .. }) => key == older,
+            (Some(key), Some(older)) => key == older,
             _ => std::mem::discriminant(self) == std::mem::discriminant(older),
         }
     }
@@ -154,8 +181,9 @@ pub async fn run(options: Options, demands: Receiver<Demand>, events: Sender<Sto
         options: &options,
         demands: &demands,
         events: &events,
+        demand: Demand::default(),
         writes: Writes::default(),
-        routers: BTreeSet::new(),
+        presence: Presence::new(),
         heard_at: clock::now(),
     };
     or(events.closed(), follower.run()).await;
@@ -180,9 +208,10 @@ struct Follower<'a> {
     options: &'a Options,
     demands: &'a Receiver<Demand>,
     events: &'a Sender<StoreEvent>,
+    /// The newest.
+    demand: Demand,
     writes: Writes,
-    /// Of the demand.
-    routers: BTreeSet<RouterName>,
+    presence: Presence,
     /// When a server last said something.
     heard_at: Instant,
 }
@@ -237,9 +266,32 @@ impl Follower<'_> {
         }
     }
 
-    fn take(&mut self, demand: Demand) {
-        self.writes.want(clock::now(), demand.writes);
-        self.routers = demand.routers;
+    fn take(&mut self, mut demand: Demand) {
+        self.presence.want(demand.report.take());
+        self.demand = demand;
+        self.want();
+    }
+
+    /// Where this node says that it lives.
+    fn status_key(&self) -> String {
+        format!("{}status/{}", self.options.prefix, self.options.node)
+    }
+
+    /// What stands there.
+    fn status_seen(&self) -> Option<&Seen> {
+        self.writes.seen(&self.status_key())
+    }
+
+    /// Makes up anew what should stand where.
+    fn want(&mut self) {
+        let plain = |(key, value): (&String, &String)| {
+            (key.clone(), Want { value: value.clone(), lease: 0 })
+        };
+        let mut wanted: BTreeMap<String, Want> = self.demand.writes.iter().map(plain).collect();
+        if let Some(want) = self.presence.wanted(self.status_seen()) {
+            wanted.insert(self.status_key(), want);
+        }
+        self.writes.want(clock::now(), wanted);
     }
 
     async fn session(&mut self, endpoint: &Endpoint) -> End {
@@ -250,6 +302,7 @@ impl Follower<'_> {
         let session = Session {
             kv: client.kv_client().max_decoding_message_size(ANSWER_MAX),
             watch: client.watch_client().max_decoding_message_size(ANSWER_MAX),
+            leases: client.lease_client(),
             login,
             endpoint,
             listed: None,
@@ -257,7 +310,10 @@ impl Follower<'_> {
             stale: true,
             singly: false,
             list_at: Instant::ZERO,
-            probe_at: Instant::ZERO,
+            probe_at: clock::now() + PROBE_INTERVAL,
+            ask_at: Instant::ZERO,
+            answer_by: None,
+            told_rival: None,
             follower: self,
         };
         let started_at = clock::now();
@@ -272,6 +328,7 @@ impl Follower<'_> {
 struct Session<'a, 'b> {
     kv: KvClient,
     watch: WatchClient,
+    leases: LeaseClient,
     login: Option<Login>,
     endpoint: &'a Endpoint,
     /// What was last read.
@@ -283,8 +340,15 @@ struct Session<'a, 'b> {
     singly: bool,
     /// Not before this, everything is read again.
     list_at: Instant,
-    /// When the server is asked whether it is alive.
+    /// When a small read is made, which shows what the watch does not: whether this node may
+    /// still read. It also keeps a token alive.
     probe_at: Instant,
+    /// When the watch is asked whether it is alive.
+    ask_at: Instant,
+    /// When it must have said so.
+    answer_by: Option<Instant>,
+    /// What the last state said of it.
+    told_rival: Option<String>,
     follower: &'a mut Follower<'b>,
 }
 
@@ -328,13 +392,16 @@ impl Session<'_, '_> {
         {
             login.renew().await?;
         }
+        self.attend().await?;
         while self.put().await? {
             // A node that is not active any more must not go on writing that it is.
             if let Some(demand) = self.follower.demands.try_recv() {
                 self.take(demand);
             }
         }
+        self.ask().await?;
         if clock::now() >= self.probe_at {
+            self.probe_at = clock::now() + PROBE_INTERVAL;
             probe(&mut self.kv, self.endpoint, self.follower.options).await?;
             self.heard();
         }
@@ -354,6 +421,45 @@ impl Session<'_, '_> {
         Ok(())
     }
 
+    /// Says that this node lives, or that it goes.
+    async fn attend(&mut self) -> Result<(), Error> {
+        let seen = self.follower.status_seen().cloned();
+        let leases = Leases {
+            client: &mut self.leases,
+            endpoint: self.endpoint,
+            timeout: self.follower.options.call_timeout,
+        };
+        let before = self.follower.presence.is_gone();
+        let refused = self.follower.presence.attend(leases, seen.as_ref()).await?;
+        if let Some(error) = refused {
+            let key = self.follower.status_key();
+            self.follower.events.send(StoreEvent::WriteRefused { key, error });
+        }
+        if !before && self.follower.presence.is_gone() {
+            self.follower.events.send(StoreEvent::Gone);
+        }
+        self.follower.want();
+        Ok(())
+    }
+
+    /// Asks the watch itself whether it lives, where it is silent: a server can answer calls
+    /// and have forgotten a stream. Pings do not do: servers take them for an attack when they
+    /// come quickly enough to be of use.
+    async fn ask(&mut self) -> Result<(), Error> {
+        let Options { call_timeout, probe_interval, .. } = *self.follower.options;
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let now = clock::now();
+        if self.answer_by.is_some_and(|by| now >= by) {
+            return Err(Error::timed_out(self.endpoint, ASKING, call_timeout));
+        }
+        if now >= self.ask_at {
+            self.ask_at = now + probe_interval;
+            self.answer_by.get_or_insert(now + call_timeout);
+            within(self.endpoint, ASKING, call_timeout, stream.request_progress()).await?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, demand: Demand) {
         self.follower.take(demand);
         // What is watched may not cover it.
@@ -365,14 +471,15 @@ impl Session<'_, '_> {
 
     fn scope(&self) -> Scope {
         let Options { prefix, node, .. } = self.follower.options;
-        let outputs = self.follower.writes.keys().map(str::to_owned).collect();
-        Scope::new(prefix, node, &self.follower.routers, outputs)
+        let mut outputs: BTreeSet<String> = self.follower.demand.writes.keys().cloned().collect();
+        outputs.insert(self.follower.status_key());
+        Scope::new(prefix, node, &self.follower.demand.routers, outputs)
     }
 
     /// Reads everything, reports it if it is new, and watches what has to be watched now.
     async fn list(&mut self) -> Result<(), Error> {
         let mut compacted = 0;
-        let listing = loop {
+        let mut listing = loop {
             let mut reader = Reader {
                 kv: self.kv.clone(),
                 endpoint: self.endpoint,
@@ -390,33 +497,58 @@ impl Session<'_, '_> {
         self.heard();
         self.stale = false;
         self.list_at = clock::now() + LIST_INTERVAL;
-        self.follower.writes.listed(listing.revision, listing.outputs.clone());
+        self.follower.writes.listed(listing.revision, std::mem::take(&mut listing.outputs));
         let before = self.listed.as_ref();
         if before.is_none() {
             let endpoint = self.endpoint.clone();
             self.follower.events.send(StoreEvent::Connected { endpoint });
         }
-        if before.is_none_or(|before| before.config != listing.config) {
-            self.follower.events.send(StoreEvent::State(State {
-                revision: listing.revision,
-                cluster_id: listing.cluster_id,
-                entries: listing.config.clone(),
-            }));
-        }
-        if self.stream.is_none() || before.is_none_or(|before| before.scope != listing.scope) {
+        let is_new = before.is_none_or(|before| before.config != listing.config);
+        let covered = before.is_some_and(|before| before.scope == listing.scope);
+        self.follower.want();
+        if !covered {
             self.stream = None;
-            self.stream = Some(self.watch(&listing).await?);
         }
         self.listed = Some(listing);
+        self.tell(is_new);
+        self.open().await
+    }
+
+    /// Watches everything that was read, if that is not watched yet.
+    async fn open(&mut self) -> Result<(), Error> {
+        if let (None, Some(listing)) = (&self.stream, &self.listed) {
+            self.stream = Some(self.watch(listing).await?);
+            self.answer_by = None;
+            self.ask_at = clock::now() + self.follower.options.probe_interval;
+        }
         Ok(())
     }
 
+    /// Reports what was read, if it is new, or if it is new that another has this node's name.
+    fn tell(&mut self, is_new: bool) {
+        let rival = self.follower.presence.rival(self.follower.status_seen());
+        let Some(listing) = &self.listed else { return };
+        if !is_new && rival == self.told_rival {
+            return;
+        }
+        self.told_rival.clone_from(&rival);
+        self.follower.events.send(StoreEvent::State(State {
+            revision: listing.revision,
+            cluster_id: listing.cluster_id,
+            entries: listing.config.clone(),
+            rival,
+        }));
+    }
+
     /// Watches everything that was read, from where it was read, on one stream.
-    async fn watch(&mut self, listing: &Listing) -> Result<WatchStream, Error> {
+    async fn watch(&self, listing: &Listing) -> Result<WatchStream, Error> {
         let endpoint = self.endpoint;
-        let from = listing.revision.saturating_add(1);
+        // Not from the next one: servers do not answer for a watch that waits for what is not
+        // yet, and what was read is passed over when it comes.
+        let from = listing.revision;
         let mut watches = (1..).zip(listing.scope.all()).map(|(id, range)| {
-            let options = WatchOptions::new().with_watch_id(id).with_start_revision(from);
+            let options =
+                WatchOptions::new().with_watch_id(id).with_start_revision(from).with_fragment();
             let options =
                 if range.end.is_empty() { options } else { options.with_range(range.end) };
             (range.key, options)
@@ -424,7 +556,7 @@ impl Session<'_, '_> {
         let open = async {
             // The node's own keys are always watched, so that there is a first one.
             let (key, options) = watches.next().unwrap_or_default();
-            let mut stream = self.watch.watch(key, Some(options)).await?;
+            let mut stream = self.watch.clone().watch(key, Some(options)).await?;
             for (key, options) in watches {
                 stream.watch(key, Some(options)).await?;
             }
@@ -435,6 +567,8 @@ impl Session<'_, '_> {
 
     fn message(&mut self, message: &WatchResponse) -> Result<(), Error> {
         self.heard();
+        self.answer_by = None;
+        self.ask_at = clock::now() + self.follower.options.probe_interval;
         if message.canceled() {
             self.stream = None;
             self.stale = true;
@@ -453,12 +587,12 @@ impl Session<'_, '_> {
                 Some(Kind::Config) => self.stale = true,
                 Some(Kind::Output) => {
                     let key = String::from_utf8_lossy(kv.key());
-                    // A deletion has version 0; the type would panic at a value that is none.
-                    let value = (kv.version() != 0).then(|| kv.value());
-                    self.follower.writes.changed(&key, value, kv.mod_revision());
+                    self.follower.writes.changed(&key, seen(kv), kv.mod_revision());
                 }
             }
         }
+        self.follower.want();
+        self.tell(false);
         Ok(())
     }
 
@@ -470,26 +604,59 @@ impl Session<'_, '_> {
         if due.is_empty() {
             return Ok(false);
         }
-        let puts: Vec<TxnOp> =
-            due.iter().map(|(key, value)| TxnOp::put(key.as_str(), value.as_str(), None)).collect();
-        let call = self.kv.txn(Txn::new().and_then(puts));
+        // Only over what this node has seen: one that was slow must not undo its successor's word.
+        let guards: Vec<Compare> = due
+            .iter()
+            .map(|due| Compare::mod_revision(due.key.as_str(), CompareOp::Equal, due.over))
+            .collect();
+        let puts: Vec<TxnOp> = due
+            .iter()
+            .map(|Due { key, want, .. }| {
+                let options = PutOptions::new().with_lease(want.lease);
+                TxnOp::put(key.as_str(), want.value.as_str(), Some(options))
+            })
+            .collect();
+        let looks: Vec<TxnOp> = due.iter().map(|due| TxnOp::get(due.key.as_str(), None)).collect();
+        let call = self.kv.txn(Txn::new().when(guards).and_then(puts).or_else(looks));
         let timeout = self.follower.options.call_timeout;
         let result = within(self.endpoint, WRITING, timeout, call).await;
         let now = clock::now();
         let writes = &mut self.follower.writes;
         match (result, due.as_slice()) {
+            (Ok(answer), due) if answer.succeeded() => {
+                let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+                for due in due {
+                    if writes.done(now, due, revision) {
+                        let key = due.key.clone();
+                        self.follower.events.send(StoreEvent::Written { key });
+                    }
+                }
+            }
             (Ok(answer), due) => {
                 let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-                due.iter().for_each(|(key, value)| writes.done(now, key, value, revision));
+                for (due, look) in due.iter().zip(answer.op_responses()) {
+                    let TxnOpResponse::Get(look) = look else { continue };
+                    let stands = look.kvs().first().map(seen).unwrap_or_default();
+                    if stands.mod_revision != due.over {
+                        writes.overtaken(now, &due.key);
+                    }
+                    writes.changed(&due.key, stands, revision);
+                }
+                self.follower.want();
+                self.tell(false);
             }
             (Err(error), due) if error.kind().ends_session() => {
-                due.iter().for_each(|(key, _)| writes.failed(now, key));
+                due.iter().for_each(|due| writes.failed(now, &due.key));
                 return Err(error);
             }
-            (Err(error), [(key, _)]) => {
+            (Err(error), _) if error.kind() == ErrorKind::LeaseGone => {
+                self.follower.presence.lost();
+                self.attend().await?;
+            }
+            (Err(error), [due]) => {
                 // Its opinion of this key; reading goes on.
-                writes.refused(now, key);
-                let key = key.clone();
+                writes.refused(now, &due.key);
+                let key = due.key.clone();
                 self.follower.events.send(StoreEvent::WriteRefused { key, error });
             }
             // One of them may have spoilt it for all.
@@ -500,9 +667,7 @@ impl Session<'_, '_> {
     }
 
     fn heard(&mut self) {
-        let now = clock::now();
-        self.follower.heard_at = now;
-        self.probe_at = now + self.follower.options.probe_interval;
+        self.follower.heard_at = clock::now();
     }
 
     async fn wake(&mut self) -> Wake {
@@ -510,8 +675,15 @@ impl Session<'_, '_> {
         if self.stale {
             until = until.min(self.list_at);
         }
-        let renew_at = self.login.as_ref().and_then(|login| login.renew_at);
-        for at in [self.follower.writes.next_deadline(), renew_at].into_iter().flatten() {
+        let follower = &self.follower;
+        let deadlines = [
+            self.stream.as_ref().map(|_| self.ask_at),
+            self.answer_by,
+            self.login.as_ref().and_then(|login| login.renew_at),
+            follower.presence.next_deadline(follower.status_seen()),
+            follower.writes.next_deadline(),
+        ];
+        for at in deadlines.into_iter().flatten() {
             until = until.min(at);
         }
         let left = until.since(clock::now());
@@ -530,8 +702,15 @@ impl Session<'_, '_> {
     }
 }
 
-/// A small question, as the server must answer it also when nothing changes. Pings do not do:
-/// servers take them for an attack when they come quickly enough to be of use.
+/// What stands at a key, by what a server says of it. A deletion has version 0.
+fn seen(kv: &KeyValue) -> Seen {
+    if kv.version() == 0 {
+        return Seen::default();
+    }
+    Seen { value: Some(kv.value().to_vec()), lease: kv.lease(), mod_revision: kv.mod_revision() }
+}
+
+/// A small question.
 pub(super) async fn probe(
     kv: &mut KvClient,
     endpoint: &Endpoint,

@@ -10,6 +10,7 @@ use super::channel::within;
 use super::endpoint::Endpoint;
 use super::error::{Error, ErrorKind};
 use super::ranges::{Kind, Range, Scope};
+use super::writes::Seen;
 
 /// Ranges of one transaction: below the servers' default of 128 operations.
 const RANGES_MAX: usize = 100;
@@ -33,25 +34,26 @@ pub(super) struct Listing {
     /// Sorted by key.
     pub(super) config: Vec<Entry>,
     /// The keys that this node writes, as they stand.
-    pub(super) outputs: BTreeMap<String, Vec<u8>>,
+    pub(super) outputs: BTreeMap<String, Seen>,
 }
 
 /// Reads it: first the node's own keys, then, at the same revision, those of its routers.
 pub(super) async fn list(reader: &mut Reader<'_>, mut scope: Scope) -> Result<Listing, Error> {
     let mut found = Found::default();
     let at = reader.read(&scope.fixed(), None, &mut found).await?;
-    if let Some((value, _)) = found.entries.get(scope.list_key().as_bytes()) {
-        scope.add_listed(value);
+    if let Some(entry) = found.entries.get(scope.list_key().as_bytes()) {
+        scope.add_listed(&entry.value);
     }
     reader.read(&scope.of_routers(), Some(at.revision), &mut found).await?;
     let mut config = Vec::new();
     let mut outputs = BTreeMap::new();
-    for (key, (value, mod_revision)) in found.entries {
+    for (key, FoundKey { value, mod_revision, lease }) in found.entries {
         match scope.kind(&key) {
             Some(Kind::Config) => config.push(Entry { key, value, mod_revision }),
             Some(Kind::Output) => {
                 // Every output's key is text.
-                outputs.insert(String::from_utf8_lossy(&key).into_owned(), value);
+                let key = String::from_utf8_lossy(&key).into_owned();
+                outputs.insert(key, Seen { value: Some(value), lease, mod_revision });
             }
             None => {}
         }
@@ -62,8 +64,15 @@ pub(super) async fn list(reader: &mut Reader<'_>, mut scope: Scope) -> Result<Li
 /// What was found, by key; bounded. Values may be secrets.
 #[derive(Default)]
 pub(super) struct Found {
-    pub(super) entries: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
+    pub(super) entries: BTreeMap<Vec<u8>, FoundKey>,
     bytes: usize,
+}
+
+/// What stood at a key.
+pub(super) struct FoundKey {
+    pub(super) value: Vec<u8>,
+    pub(super) mod_revision: i64,
+    pub(super) lease: i64,
 }
 
 /// Where a reading stands.
@@ -130,7 +139,7 @@ impl Reader<'_> {
             let more = answer.more();
             let mut last = None;
             for kv in answer.take_kvs() {
-                let mod_revision = kv.mod_revision();
+                let (mod_revision, lease) = (kv.mod_revision(), kv.lease());
                 let (key, value) = kv.into_key_value();
                 found.bytes = found.bytes.saturating_add(key.len() + value.len());
                 if found.entries.len() >= KEYS_MAX || found.bytes > BYTES_MAX {
@@ -140,7 +149,7 @@ impl Reader<'_> {
                 if more {
                     last = Some(key.clone());
                 }
-                found.entries.insert(key, (value, mod_revision));
+                found.entries.insert(key, FoundKey { value, mod_revision, lease });
             }
             if !more {
                 return Ok(());

@@ -7,7 +7,8 @@
 //! - `ranges`: which keys this node needs to know, and no others.
 //! - `list`: those keys, all at one revision.
 //! - `etcd`: the session: list, watch, write, notice that the server is gone, go to the next.
-//! - `writes`: which of this node's own keys are to be put, and when.
+//! - `writes`: which of this node's own keys are to be put, and when; `presence`: the lease under
+//!   which it says that it lives; [`report`]: what it says.
 //! - `oneshot`: one read or one transaction for the command line.
 //! - `mailbox`: how the session and the rest of the daemon speak: newest wins, nobody waits.
 //! - [`snapshot`]: the last configuration on disk, for a start without etcd.
@@ -42,7 +43,11 @@ pub mod mailbox;
 #[cfg(feature = "etcd")]
 mod oneshot;
 #[cfg(feature = "etcd")]
+mod presence;
+#[cfg(feature = "etcd")]
 mod ranges;
+#[cfg(feature = "etcd")]
+pub mod report;
 pub mod snapshot;
 #[cfg(feature = "tls")]
 mod tls;

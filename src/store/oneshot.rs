@@ -69,7 +69,7 @@ pub async fn dump_prefix(options: &Options, prefix: &str) -> Result<Dump, Error>
         let entries = found
             .entries
             .into_iter()
-            .map(|(key, (value, mod_revision))| Entry { key, value, mod_revision })
+            .map(|(key, found)| Entry { key, value: found.value, mod_revision: found.mod_revision })
             .collect();
         Ok(Dump { revision: at.revision, cluster_id: at.cluster_id, entries })
     })

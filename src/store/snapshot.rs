@@ -45,6 +45,9 @@ pub struct Header {
     pub time: u64,
     /// Whose configuration it is.
     pub node: NodeName,
+    /// Not what the store had last: something of it vanished there, and is held. The store's
+    /// revision when it was found restored or replaced; 0: it was not.
+    pub held: Option<i64>,
 }
 
 /// A snapshot that was read.
@@ -132,7 +135,7 @@ pub fn body(tree: &Tree) -> String {
 /// Writes a snapshot's text: header and body.
 #[must_use]
 pub fn encode(header: &Header, body: &str) -> String {
-    let Header { revision, cluster_id, time, node } = header;
+    let Header { revision, cluster_id, time, node, held } = header;
     let mut rest = String::with_capacity(body.len() + 256);
     let _ = writeln!(rest, "format = {FORMAT}");
     let _ = writeln!(rest, "revision = {revision}");
@@ -140,6 +143,9 @@ pub fn encode(header: &Header, body: &str) -> String {
     let _ = writeln!(rest, "time = {time}");
     let node = node.as_str().replace('\\', "\\\\").replace('"', "\\\"");
     let _ = writeln!(rest, "node = \"{node}\"");
+    if let Some(held) = held {
+        let _ = writeln!(rest, "held = {held}");
+    }
     rest.push('\n');
     rest.push_str(body);
     format!("{MAGIC}{:016x}\"\n{rest}", fnv1a64(rest.as_bytes()))
@@ -181,6 +187,10 @@ pub fn decode(text: &str, path: &Path, node: &NodeName) -> Result<Snapshot, Erro
             .map_err(|_| refuse("its cluster_id is no number"))?,
         time: field("time").parse().map_err(|_| refuse("its time is no number"))?,
         node: node.clone(),
+        held: match field("held").as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| refuse("its held is no number"))?),
+        },
     };
     tree.remove_below("snapshot/");
     Ok(Snapshot { header, tree, problems, path: path.to_owned() })
@@ -272,7 +282,7 @@ fn at(path: &Path, doing: &'static str) -> impl Fn(io::Error) -> Error {
 #[derive(Debug)]
 pub struct Pace {
     interval: Duration,
-    /// Of the body on disk, as far as is known.
+    /// Of what is on disk, as far as is known.
     written: Option<u64>,
     next_at: Instant,
 }
@@ -289,17 +299,21 @@ pub enum Due {
 }
 
 impl Pace {
-    /// With the least time between two writes, and the body that is on disk.
+    /// With the least time between two writes; nothing is on disk, as far as is known.
     #[must_use]
-    pub fn new(interval: Duration, on_disk: Option<&str>) -> Self {
-        let written = on_disk.map(|body| fnv1a64(body.as_bytes()));
-        Self { interval, written, next_at: Instant::ZERO }
+    pub const fn new(interval: Duration) -> Self {
+        Self { interval, written: None, next_at: Instant::ZERO }
     }
 
-    /// Whether this body is to be written.
+    /// Takes note of what is on disk.
+    pub fn found(&mut self, header: &Header, body: &str) {
+        self.written = Some(mark(header, body));
+    }
+
+    /// Whether this is to be written: not for a new revision of the same body.
     #[must_use]
-    pub fn due(&self, now: Instant, body: &str) -> Due {
-        if self.written == Some(fnv1a64(body.as_bytes())) {
+    pub fn due(&self, now: Instant, header: &Header, body: &str) -> Due {
+        if self.written == Some(mark(header, body)) {
             Due::Never
         } else if now < self.next_at {
             Due::At(self.next_at)
@@ -309,12 +323,16 @@ impl Pace {
     }
 
     /// This body was written, or could not be: then it will be tried again, no sooner.
-    pub fn tried(&mut self, now: Instant, body: &str, written: bool) {
+    pub fn tried(&mut self, now: Instant, header: &Header, body: &str, written: bool) {
         self.next_at = now + self.interval;
         if written {
-            self.written = Some(fnv1a64(body.as_bytes()));
+            self.found(header, body);
         }
     }
+}
+
+fn mark(header: &Header, body: &str) -> u64 {
+    fnv1a64(format!("{} {:?} {body}", header.cluster_id, header.held).as_bytes())
 }
 
 /// FNV-1a with 64 bits: enough to see a torn write.

@@ -132,7 +132,8 @@ impl Etcd {
     /// A number out of etcdctl's JSON.
     pub(crate) fn number(&self, args: &[&str], name: &str) -> i64 {
         let said = self.ctl(args);
-        let (_, rest) = said.split_once(&format!("\"{name}\":")).expect("the field is there");
+        // What is 0 is left out.
+        let Some((_, rest)) = said.split_once(&format!("\"{name}\":")) else { return 0 };
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().expect("a number")
     }

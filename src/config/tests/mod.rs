@@ -7,7 +7,7 @@ mod sources;
 
 use super::{
     Config, Facts, Input, NodeName, Outcome, Policy, Problem, Router, RouterName, Severity,
-    TomlFile, Tree, build,
+    TomlFile, Tree, Vanished, build,
 };
 
 /// A local file named `conf`.
@@ -41,7 +41,7 @@ fn on(tree: &Tree, previous: Option<&Config>) -> Outcome {
 }
 
 fn with(tree: &Tree, previous: Option<&Config>, policy: &Policy, facts: &Facts) -> Outcome {
-    build(&Input { tree, node: &gw1(), previous, policy, facts })
+    build(&Input { tree, node: &gw1(), previous, policy, facts, vanished: Vanished::Hold })
 }
 
 /// The configuration of a tree that is right.

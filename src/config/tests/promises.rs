@@ -21,7 +21,7 @@ fn a_bad_router_keeps_its_last_good_form_and_the_others_follow() {
         ("/havip/virtual_router/2/vips", "10.0.0.9"),
         BOTH,
     ]);
-    let Outcome { config, problems } = on(&tree, Some(&before));
+    let Outcome { config, problems, .. } = on(&tree, Some(&before));
     assert_eq!(router(&config, "1"), router(&before, "1"));
     assert_eq!(vips(router(&config, "2")), ["10.0.0.9"]);
     let place = "/havip/virtual_router/1/vips (revision 2): error: \"10.0.0\" is not an IP address";
@@ -29,7 +29,7 @@ fn a_bad_router_keeps_its_last_good_form_and_the_others_follow() {
     let fate = "error: virtual_router/1: its keys are not right: this router goes on in the form";
     assert_told(&problems, Severity::Error, fate);
 
-    let Outcome { config, problems } = on(&tree, None);
+    let Outcome { config, problems, .. } = on(&tree, None);
     assert_eq!(names(&config), ["2"], "without a good form there is none to keep");
     let fate = "error: virtual_router/1: its keys are not right: this router does not run";
     assert_told(&problems, Severity::Error, fate);
@@ -45,7 +45,7 @@ fn keys_that_vanish_while_they_are_listed_release_nothing() {
         ("the node's key", etcd(&[DEFAULT, R1, R2])),
         ("everything", etcd(&[])),
     ] {
-        let Outcome { config, problems } = on(&tree, Some(&before));
+        let Outcome { config, problems, .. } = on(&tree, Some(&before));
         assert_eq!(config, before, "{what}");
         assert!(problems.iter().any(Problem::is_error), "{what}: no alarm");
     }
@@ -63,7 +63,7 @@ fn only_an_explicit_word_releases_a_router() {
         ("none with a newline", "none\n", vec![]),
     ] {
         let tree = etcd(&[DEFAULT, R1, R2, ("/havip/node/gw1/vrids", vrids)]);
-        let Outcome { config, problems } = on(&tree, Some(&before));
+        let Outcome { config, problems, .. } = on(&tree, Some(&before));
         assert_eq!((names(&config), problems), (expected, vec![]), "{what}");
     }
     for line in ["node.gw1.vrids = []", "node.gw1.vrids = \"none\"", "node.gw1.vrids = [\"none\"]"]
@@ -88,14 +88,14 @@ fn a_garbled_or_empty_list_releases_nothing() {
         (",", "/havip/node/gw1/vrids (revision 4): error: empty"),
     ] {
         let tree = etcd(&[DEFAULT, R1, R2, ("/havip/node/gw1/vrids", vrids)]);
-        let Outcome { config, problems } = on(&tree, Some(&before));
+        let Outcome { config, problems, .. } = on(&tree, Some(&before));
         assert_eq!(config, before, "{vrids:?}");
         assert_told(&problems, Severity::Error, beginning);
     }
     let many: Vec<String> = (0..5000).map(|n| format!("r{n}")).collect();
     let many = many.join(",");
     let tree = etcd(&[DEFAULT, R1, R2, ("/havip/node/gw1/vrids", &many)]);
-    let Outcome { config, problems } = on(&tree, Some(&before));
+    let Outcome { config, problems, .. } = on(&tree, Some(&before));
     assert_eq!(config, before);
     assert!(problems.len() <= 1001, "{} problems", problems.len());
 }
@@ -106,7 +106,7 @@ fn who_runs_keeps_what_a_newcomer_or_a_neighbour_asks_for() {
     let newcomer = ("/havip/virtual_router/0a/vips", "10.0.0.2");
     let vrid = ("/havip/virtual_router/0a/vrid", "9");
     let all = ("/havip/node/gw1/vrids", "0a,1,2");
-    let Outcome { config, problems } =
+    let Outcome { config, problems, .. } =
         on(&etcd(&[DEFAULT, R1, R2, newcomer, vrid, all]), Some(&before));
     assert_eq!(config, before, "although its name comes first");
     let place = "/havip/virtual_router/0a/vips (revision 4): error: 10.0.0.2 on eth0 is router 2's";
@@ -114,7 +114,7 @@ fn who_runs_keeps_what_a_newcomer_or_a_neighbour_asks_for() {
 
     // Router 1 asks for router 2's address, which did nothing.
     let greedy = ("/havip/virtual_router/1/vips", "10.0.0.1,10.0.0.2");
-    let Outcome { config, problems } = on(&etcd(&[DEFAULT, greedy, R2, BOTH]), Some(&before));
+    let Outcome { config, problems, .. } = on(&etcd(&[DEFAULT, greedy, R2, BOTH]), Some(&before));
     assert_eq!(config, before);
     let fate = "error: virtual_router/1: it cannot run beside the others: this router goes on in";
     assert_told(&problems, Severity::Error, fate);
@@ -129,7 +129,7 @@ fn an_address_moves_from_one_router_to_another_in_one_revision() {
         BOTH,
     ]);
     let before = running();
-    let Outcome { config, problems } = on(&tree, Some(&before));
+    let Outcome { config, problems, .. } = on(&tree, Some(&before));
     assert_eq!(problems, []);
     assert_eq!(
         (vips(router(&config, "1")), vips(router(&config, "2"))),
@@ -141,7 +141,7 @@ fn an_address_moves_from_one_router_to_another_in_one_revision() {
         ("/havip/virtual_router/3/vips", "10.0.0.1,10.0.0.2"),
         ("/havip/node/gw1/vrids", "3"),
     ]);
-    let Outcome { config, problems } = on(&tree, Some(&before));
+    let Outcome { config, problems, .. } = on(&tree, Some(&before));
     assert_eq!((names(&config), problems), (vec!["3"], vec![]));
 }
 
@@ -159,7 +159,7 @@ fn a_router_that_falls_back_gets_back_what_another_was_to_have() {
         r3,
         all,
     ]);
-    let Outcome { config, problems } = on(&tree, Some(&before));
+    let Outcome { config, problems, .. } = on(&tree, Some(&before));
     assert_eq!(config, before);
     assert_eq!(problems.iter().filter(|problem| problem.is_error()).count(), 4);
 }
@@ -200,7 +200,7 @@ fn the_store_cannot_take_the_box() {
             &etcd(&[(&*format!("/havip/{key}"), value)]),
             &etcd(&[DEFAULT, R1, ("/havip/node/gw1/vrids", "1")]),
         );
-        let Outcome { config, problems } = with(&good, None, policy, facts);
+        let Outcome { config, problems, .. } = with(&good, None, policy, facts);
         assert_eq!(names(&config), [""; 0], "{what}");
         let beginning = format!("/havip/{key} (revision 1): error: {why}");
         assert_told(&problems, Severity::Error, &beginning);
@@ -234,7 +234,7 @@ fn a_thousand_slips_are_counted_and_not_told_one_by_one() {
     let keys: Vec<String> = (0..5000).map(|n| format!("/havip/virtual_router/1/key{n}")).collect();
     let mut keys: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "x")).collect();
     keys.extend([DEFAULT, R1, ("/havip/node/gw1/vrids", "1")]);
-    let Outcome { config, problems } = on(&etcd(&keys), None);
+    let Outcome { config, problems, .. } = on(&etcd(&keys), None);
     assert_eq!((names(&config), problems.len()), (vec!["1"], 101));
     assert_told(&problems, Severity::Warning, "warning: 4900 more problems like these");
 }

@@ -166,7 +166,7 @@ proptest! {
     ) {
         let before = on(&flat_tree(&before), None).config;
         let tree = flat_tree(&after);
-        let Outcome { config, problems } = on(&tree, Some(&before));
+        let Outcome { config, problems, .. } = on(&tree, Some(&before));
         let _ = (check_all(&tree, &Policy::default(), &Facts::default()), settings(&tree));
         let _ = effective(&tree, &gw1());
         for gone in diff(&before, &config).removed {

@@ -166,7 +166,7 @@ fn vips_are_of_one_family_and_none_is_listed_twice() {
         "interface = \"eth0\"\nvips = \"10.0.0.9,10.0.0.3,10.0.0.9\"\n\
          vips_excluded = [\"10.0.0.3\", \"fe80::7\"]\n",
     );
-    let Outcome { config, problems } = on(&tree, None);
+    let Outcome { config, problems, .. } = on(&tree, None);
     let router = router(&config, "100");
     assert_eq!(vips(router), ["10.0.0.9", "10.0.0.3"]);
     assert_eq!(router.vips_excluded.len(), 1);
@@ -192,7 +192,7 @@ fn more_vips_than_an_advert_carries_are_held_with_a_warning() {
     let list: Vec<String> =
         (1..=300).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
     let tree = router_100(&format!("interface = \"eth0\"\nvips = \"{}\"\n", list.join(",")));
-    let Outcome { config, problems } = on(&tree, None);
+    let Outcome { config, problems, .. } = on(&tree, None);
     assert_eq!(router(&config, "100").vips.len(), 300);
     assert_told(
         &problems,
@@ -275,7 +275,7 @@ fn a_router_that_is_not_listed_here_is_none_of_this_nodes_business() {
 #[test]
 fn check_keys_are_read_and_once_said_to_be_without_effect() {
     let tree = router_100(&format!("check = \"ping\"\ncheck_interval = 2\ncheck_fall = 3\n{GOOD}"));
-    let Outcome { config, problems } = on(&tree, None);
+    let Outcome { config, problems, .. } = on(&tree, None);
     assert_eq!(router(&config, "100").check.as_ref().unwrap().fall, Some(3));
     assert_eq!(
         told(&problems),
@@ -329,7 +329,7 @@ fn sources_are_laid_over_each_other_before_places_are_asked() {
         ("/havip/node/gw1/vrids", "100,101"),
     ]);
     let file = toml("[virtual_router.default]\npriority = 70\ninterface = \"none\"\n");
-    let Outcome { config, problems } = on(&Tree::overlay(&file, &store).0, None);
+    let Outcome { config, problems, .. } = on(&Tree::overlay(&file, &store).0, None);
     assert_eq!(router(&config, "100").priority.number(), 30);
     assert_eq!(names(&config), ["100"], "101 had its interface from the default");
     let beginning = "error: virtual_router/101/interface: missing";
@@ -363,7 +363,7 @@ fn the_originals_tables_become_routers() {
 fn a_node_ip_is_an_address() {
     let config = right(&toml("node.gw1 = { node_ip = \"1.2.3.4\", vrids = [] }"));
     assert_eq!(config.node_ip, Some("1.2.3.4".parse().unwrap()));
-    let Outcome { config: now, problems } =
+    let Outcome { config: now, problems, .. } =
         on(&toml("node.gw1 = { node_ip = \"1.2.3.4/8\", vrids = [] }"), Some(&config));
     assert_eq!(now.node_ip, config.node_ip);
     let beginning = "conf:1: error: node/gw1/node_ip: an address without /LEN";

@@ -34,8 +34,14 @@ impl Control {
     }
 
     pub(super) fn demand(&mut self) {
-        self.active.clear();
+        self.states.clear();
     }
+
+    pub(super) const fn confirm(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    pub(super) async fn leave(&mut self) {}
 
     pub(super) const fn store_status(&self) -> Option<StoreStatus> {
         None

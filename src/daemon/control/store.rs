@@ -1,17 +1,23 @@
 //! The control thread beside a store: follows it, keeps the snapshot, tells it what happened.
 
 use std::io;
+use std::time::Duration;
 
-use smol::{Executor, Task};
+use smol::future::or;
+use smol::{Executor, Task, Timer};
 
-use super::super::follow::Follow;
+use super::super::follow::{Follow, News};
 use super::super::keep::Keep;
 use super::super::status::StoreStatus;
 use super::{Control, Store, Wake};
-use crate::config::{RouterName, Tree};
+use crate::config::{RouterName, Tree, Vanished};
 use crate::linux::clock;
 use crate::node::Instant;
 use crate::store::StoreEvent;
+use crate::store::report::ReportedRouter;
+
+/// Longest time that a stop waits for etcd.
+const LEAVE: Duration = Duration::from_millis(300);
 
 impl Control {
     pub(super) fn follow_store(
@@ -30,6 +36,10 @@ impl Control {
         ));
         self.sources.beside_store = true;
         self.waits_until = Some(clock::now() + self.sources.local.settings.etcd_timeout);
+        self.last = self.keep.as_mut().and_then(Keep::load);
+        if let (Some(follow), Some(last)) = (&mut self.follow, &self.last) {
+            follow.knows(&last.header);
+        }
         self.demand();
         Some(executor.spawn(work))
     }
@@ -50,7 +60,7 @@ impl Control {
 
     /// The store did not answer in time: the snapshot stands in for it.
     pub(super) fn start_without_store(&mut self) {
-        match self.keep.as_mut().and_then(Keep::load) {
+        match self.last.take() {
             Some(snapshot) => {
                 log::warn!(
                     "etcd did not answer in time: starting from {}, revision {}",
@@ -80,28 +90,100 @@ impl Control {
     }
 
     pub(super) fn store(&mut self, event: StoreEvent) {
-        let Some(state) = self.follow.as_mut().and_then(|follow| follow.take(event)) else {
-            return;
-        };
-        if let Some(keep) = &mut self.keep {
-            keep.note(&state);
+        let Some(follow) = &mut self.follow else { return };
+        match follow.take(event) {
+            News::Nothing | News::Gone => {}
+            // Nothing of the store, then, nor of the snapshot, which is the same.
+            News::NameTaken if self.waits_until.is_some() => self.start(),
+            News::NameTaken => {}
+            News::State { is_other } => self.take_state(is_other),
         }
+    }
+
+    fn take_state(&mut self, is_other: bool) {
+        let Some(state) = self.follow.as_ref().and_then(Follow::state) else { return };
         let keys = state
             .entries
             .iter()
             .map(|entry| (entry.key.as_slice(), entry.value.as_slice(), entry.mod_revision));
         let (tree, problems) = Tree::from_flat(&self.sources.local.settings.prefix, keys);
+        let revision = state.revision;
         let before = self.sources.running.clone();
         let known = std::mem::take(&mut self.sources.problems);
+        // What ran before this daemon counts where the store does not go on from there.
+        let held = self.last.take().filter(|last| is_other || last.header.held.is_some());
+        if let Some(last) = held.filter(|_| before.is_none()) {
+            self.sources.store = Some(last.tree);
+            self.sources.rebuild(&self.identity.facts);
+            if let Some(since @ 1..) = last.header.held {
+                self.sources.vanished = Vanished::HoldSince(since);
+            }
+        }
+        if is_other {
+            log::warn!(
+                "etcd: revision {revision} is another store's, or an older state of it: restored \
+                 or set up anew"
+            );
+            if !matches!(self.sources.vanished, Vanished::HoldSince(_)) {
+                self.sources.vanished = Vanished::HoldSince(revision);
+            }
+        }
         self.sources.store = Some(tree);
         self.sources.store_problems = problems;
         self.waits_until = None;
         let config = self.sources.rebuild(&self.identity.facts);
+        self.note_state();
         self.tell_problems(&known);
         if before.is_none_or(|before| before != config) {
-            log::info!("etcd: revision {} is taken over", state.revision);
+            log::info!("etcd: revision {revision} is taken over");
             self.send_config(config);
         }
+    }
+
+    /// Keeps on disk what the configuration is from.
+    fn note_state(&mut self) {
+        let held = match self.sources.vanished {
+            _ if self.sources.held.is_empty() => None,
+            Vanished::HoldSince(since) => Some(since),
+            Vanished::Hold | Vanished::Release => Some(0),
+        };
+        let state = self.follow.as_ref().and_then(Follow::state);
+        if let (Some(keep), Some(state)) = (&mut self.keep, state) {
+            keep.note(state, held);
+        }
+    }
+
+    /// An operator's word that what is held may go.
+    pub(super) fn confirm(&mut self) -> Vec<String> {
+        let known = std::mem::take(&mut self.sources.problems);
+        let (config, released) = self.sources.confirm(&self.identity.facts);
+        self.note_state();
+        self.tell_problems(&known);
+        let released: Vec<String> = released.iter().map(ToString::to_string).collect();
+        log::warn!("let go as an operator confirmed: {}", released.join(", "));
+        self.send_config(config);
+        released
+    }
+
+    /// Takes back what this node says of itself in the store; as long as that is worth waiting
+    /// for.
+    pub(super) async fn leave(&mut self) {
+        let Some(follow) = &mut self.follow else { return };
+        if !follow.is_connected() {
+            return;
+        }
+        follow.leave();
+        let gone = async {
+            while let Some(event) = follow.events.recv().await {
+                if follow.take(event) == News::Gone {
+                    break;
+                }
+            }
+        };
+        or(gone, async {
+            Timer::after(LEAVE).await;
+        })
+        .await;
     }
 
     pub(super) fn demand(&mut self) {
@@ -112,7 +194,19 @@ impl Control {
             .into_iter()
             .flat_map(|entry| entry.value.items())
             .filter_map(|name| RouterName::new(name).ok());
-        follow.demand(listed, self.sources.running.as_ref(), &self.active, &self.identity);
+        let running = self.sources.running.as_ref();
+        let routers = self
+            .states
+            .iter()
+            .map(|(name, (state, since))| {
+                (name.to_string(), ReportedRouter { state, since: *since })
+            })
+            .collect();
+        let is_active = |(_, (state, _)): &(&RouterName, &(&str, u64))| *state == "active";
+        let active = self.states.iter().filter(is_active).map(|(name, _)| name.clone()).collect();
+        let report =
+            follow.report(&self.sources.node, self.started, running, routers, &self.identity);
+        follow.demand(listed, running, &active, &self.identity, Some(report));
     }
 
     pub(super) fn store_status(&self) -> Option<StoreStatus> {
@@ -120,6 +214,7 @@ impl Control {
         if let Some(error) = self.keep.as_ref().and_then(|keep| keep.error.clone()) {
             status.error.get_or_insert(error);
         }
+        status.held = self.sources.held.iter().map(ToString::to_string).collect();
         Some(status)
     }
 }

@@ -41,7 +41,13 @@ fn node() -> NodeName {
 }
 
 fn header(revision: i64) -> Header {
-    Header { revision, cluster_id: 0xcdf8_181e_3277_5b5d, time: 1_790_000_000, node: node() }
+    Header {
+        revision,
+        cluster_id: 0xcdf8_181e_3277_5b5d,
+        time: 1_790_000_000,
+        node: node(),
+        held: None,
+    }
 }
 
 fn entries(list: &[(&str, &str)]) -> Vec<Entry> {
@@ -185,18 +191,24 @@ fn a_directory_that_cannot_be_written_is_named() {
 #[test]
 fn it_is_written_when_it_changed_and_not_more_often_than_the_interval() {
     let at = |s| Instant::ZERO + Duration::from_secs(s);
-    let mut pace = Pace::new(Duration::from_secs(60), Some("a"));
-    assert_eq!(pace.due(at(1), "a"), Due::Never);
-    assert_eq!(pace.due(at(1), "b"), Due::Now);
-    pace.tried(at(1), "b", true);
-    assert_eq!(pace.due(at(2), "b"), Due::Never);
-    assert_eq!(pace.due(at(2), "c"), Due::At(at(61)));
+    let now = header(7);
+    let mut pace = Pace::new(Duration::from_secs(60));
+    assert_eq!(pace.due(at(1), &now, "a"), Due::Now);
+    pace.found(&now, "a");
+    assert_eq!(pace.due(at(1), &now, "a"), Due::Never);
+    assert_eq!(pace.due(at(1), &Header { held: Some(0), ..now.clone() }, "a"), Due::Now);
+    assert_eq!(pace.due(at(1), &now, "b"), Due::Now);
+    pace.tried(at(1), &now, "b", true);
+    assert_eq!(pace.due(at(2), &now, "b"), Due::Never);
+    assert_eq!(pace.due(at(2), &now, "c"), Due::At(at(61)));
+    assert_eq!(pace.due(at(70), &header(8), "b"), Due::Never);
+    assert_eq!(pace.due(at(70), &Header { cluster_id: 9, ..now.clone() }, "b"), Due::Now);
     // Back to what is on disk before its time came.
-    assert_eq!(pace.due(at(61), "b"), Due::Never);
-    assert_eq!(pace.due(at(61), "c"), Due::Now);
-    pace.tried(at(61), "c", false);
-    assert_eq!(pace.due(at(120), "c"), Due::At(at(121)));
-    assert_eq!(pace.due(at(121), "c"), Due::Now);
+    assert_eq!(pace.due(at(61), &now, "b"), Due::Never);
+    assert_eq!(pace.due(at(61), &now, "c"), Due::Now);
+    pace.tried(at(61), &now, "c", false);
+    assert_eq!(pace.due(at(120), &now, "c"), Due::At(at(121)));
+    assert_eq!(pace.due(at(121), &now, "c"), Due::Now);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 #![no_main]
 
 use havip::config::{
-    Config, Facts, Input, NodeName, Policy, Tree, build, check_all, diff, effective, to_flat,
+    Config, Facts, Input, NodeName, Policy, Tree, Vanished, build, check_all, diff, effective, to_flat,
     to_toml,
 };
 use libfuzzer_sys::fuzz_target;
@@ -26,7 +26,7 @@ fn run(tree: &Tree, previous: Option<&Config>) -> Config {
     let (policy, facts) = (Policy::default(), Facts::default());
     let _ = check_all(tree, &policy, &facts);
     let _ = (effective(tree, &node), to_toml(tree), to_flat(tree, "/havip/"));
-    build(&Input { tree, node: &node, previous, policy: &policy, facts: &facts }).config
+    build(&Input { tree, node: &node, previous, policy: &policy, facts: &facts, vanished: Vanished::Hold }).config
 }
 
 fuzz_target!(|data: &[u8]| {

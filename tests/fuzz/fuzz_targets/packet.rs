@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use havip::config::{Facts, IfName, Input, NodeName, Policy, Prefix, TomlFile, Tree, build};
+use havip::config::{Facts, IfName, Input, NodeName, Policy, Prefix, TomlFile, Tree, Vanished, build};
 use havip::node::kernel::{Address, Link, Port, Snapshot};
 use havip::node::{Action, Actions, Event, Instant, Node};
 use havip::wire::checksum::Sum;
@@ -49,7 +49,7 @@ impl Bench {
         let (policy, facts) = (Policy::default(), Facts::default());
         let node = NodeName::new("gw1").unwrap();
         let input =
-            Input { tree: &tree, node: &node, previous: None, policy: &policy, facts: &facts };
+            Input { tree: &tree, node: &node, previous: None, policy: &policy, facts: &facts, vanished: Vanished::Hold };
         let config = build(&input).config;
         let mut bench =
             Self { node: Node::new(), now: Instant::from_nanos(1), actions: Actions::default() };
