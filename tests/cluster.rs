@@ -6,10 +6,10 @@
 mod cluster;
 
 use std::fs;
+use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use cluster::certs::{Authority, Leaf};
 use cluster::ctl::ROOT_PASSWORD;
@@ -105,6 +105,17 @@ fn clients_and_servers_are_verified(version: &'static str) {
     refused("unknown authority");
     ours.write_leaf(&cluster.keys(), "server", &Leaf::server());
     get().unwrap();
+}
+
+fn it_is_served_by_ipv6(version: &'static str) {
+    let address = Ipv6Addr::LOCALHOST.into();
+    let setup = Setup { tls: Tls::Mutual, members: 3, partitions: true, address, ..quick(version) };
+    let Some(mut cluster) = Cluster::start("IPv6", &setup) else { return };
+    assert!(cluster.endpoint(0).starts_with("https://[::1]:"));
+    let old = cluster.leader();
+    cluster.partition(old);
+    assert_ne!(cluster.leader(), old);
+    cluster.put("a", "1");
 }
 
 fn users_may_do_what_they_are_granted(version: &'static str) {
@@ -223,10 +234,13 @@ fn a_full_store_takes_no_more(version: &'static str) {
 
 }
 
+fn launcher() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/etcd/havip-etcd")
+}
+
 /// Runs the launcher with `--print`: the command line, or what is wrong.
 fn print(variables: &[(&str, &str)], arguments: &[&str]) -> Result<String, String> {
-    let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/etcd/havip-etcd");
-    let mut launcher = Command::new(launcher);
+    let mut launcher = Command::new(launcher());
     launcher.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     launcher.env("ETCD_BIN", "true").env("KEY_DIR", "/nonexistent");
     launcher.envs(variables.iter().copied());
@@ -266,6 +280,37 @@ fn the_launcher_prints_the_command_line() {
     assert!(
         said.contains("--data-dir=/var/lib/havip-etcd --listen-client-urls=http://127.0.0.1:2379")
     );
+}
+
+#[test]
+fn the_launcher_takes_variables_away_that_etcd_would_stumble_over() {
+    let folder = std::env::temp_dir().join(format!("havip-stub-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let stub = folder.join("etcd");
+    fs::write(&stub, "#!/bin/sh\necho \"$@\"\nenv\n").unwrap();
+    fs::set_permissions(&stub, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(launcher())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("ETCD_BIN", &stub)
+        .env("ETCD_DATA_DIR", folder.join("a/data"))
+        .envs([("ETCD_NAME", "here"), ("ETCD_PORT", "1234"), ("ETCD_TOKEN", "t")])
+        .envs([("ETCD_LISTEN_CLIENT_URLS", "http://0.0.0.0:1"), ("ETCD_MAX_TXN_OPS", "1")])
+        .envs([("ETCD_QUOTA_BACKEND_BYTES", "1"), ("LISTEN", "127.0.0.1"), ("KEY_DIR", "/none")])
+        .arg("--max-txn-ops=2")
+        .output()
+        .unwrap();
+    let (out, wrong) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
+    let (out, wrong) = (out.unwrap(), wrong.unwrap());
+    assert!(out.starts_with("--name=here --data-dir="), "{out}{wrong}");
+    let left: Vec<_> = out.lines().filter(|line| line.starts_with("ETCD_")).collect();
+    assert_eq!(left, ["ETCD_QUOTA_BACKEND_BYTES=1"]);
+    assert!(wrong.contains("ETCD_LISTEN_CLIENT_URLS is not used: --listen-client-urls is given"));
+    assert!(wrong.contains("ETCD_MAX_TXN_OPS is not used"));
+    assert_eq!(wrong.lines().count(), 3, "{wrong}");
+    let mode = fs::metadata(folder.join("a/data")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -270,7 +270,7 @@ impl Cluster {
     #[track_caller]
     pub fn restore(&mut self, snapshot: &Path, token: Option<&str>) {
         for index in 0..self.len() {
-            self.terminate(index);
+            self.kill(index);
         }
         if let Some(token) = token {
             token.clone_into(&mut self.token);
@@ -295,9 +295,7 @@ impl Cluster {
             program.args(["--initial-advertise-peer-urls", &format!("{scheme}://{peer}")]);
             output(&mut program, "").expect("it is restored");
         }
-        for index in 0..self.len() {
-            self.spawn(index);
-        }
+        self.spawn_all();
         self.wait_healthy();
     }
 }

@@ -75,7 +75,7 @@ pub struct Setup {
     pub tls: Tls,
     /// What says otherwise than etcd's default of simple tokens for five minutes.
     pub token: Option<Token>,
-    /// Where they are; certificates are for loopback.
+    /// Where they are.
     pub address: IpAddr,
     /// Whether members can be cut off from one another.
     pub partitions: bool,
@@ -145,9 +145,7 @@ impl Cluster {
         // Between choosing a free port and using it another may take it.
         let started = (0..5).find_map(|_| {
             let mut cluster = Self::prepare(setup.clone());
-            for index in 0..setup.members {
-                cluster.spawn(index);
-            }
+            cluster.spawn_all();
             match cluster.become_healthy() {
                 Ok(()) => Some(cluster),
                 Err(log) if log.contains("address already in use") => None,
@@ -165,11 +163,13 @@ impl Cluster {
         if matches!(setup.tls, Tls::Clients | Tls::Peers | Tls::Mutual) {
             authority.write(&keys);
         }
+        let mut server = Leaf::server();
+        server.ips.push(setup.address);
         if matches!(setup.tls, Tls::Server | Tls::Clients | Tls::Mutual) {
-            authority.write_leaf(&keys, "server", &Leaf::server());
+            authority.write_leaf(&keys, "server", &server);
         }
         if matches!(setup.tls, Tls::Peers | Tls::Mutual) {
-            authority.write_leaf(&keys, "peer", &Leaf::server());
+            authority.write_leaf(&keys, "peer", &server);
         }
         let for_clients = folder.0.join("client");
         fs::create_dir(&for_clients).unwrap();
@@ -209,6 +209,22 @@ impl Cluster {
         let member = &mut self.members[index];
         member.child = Some(child);
         member.stopped = false;
+    }
+
+    /// Starts all members, of which none runs, and waits for nothing.
+    fn spawn_all(&mut self) {
+        for index in 0..self.len() {
+            self.spawn(index);
+            // A new member asks each other one about the cluster, and waits a second for one that
+            // listens and does not answer yet.
+            holds_within(LIMIT, || self.ended() || self.plain(index, "/metrics").is_some());
+        }
+    }
+
+    /// Whether a member ended by itself.
+    fn ended(&mut self) -> bool {
+        let mut children = self.members.iter_mut().filter_map(|member| member.child.as_mut());
+        children.any(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
     fn launcher(&self, index: usize) -> Command {
@@ -261,10 +277,7 @@ impl Cluster {
     fn become_healthy(&mut self) -> Result<(), String> {
         let mut ended = false;
         let healthy = holds_within(LIMIT, || {
-            ended = self.members.iter_mut().any(|member| {
-                let child = member.child.as_mut();
-                child.is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
-            });
+            ended = self.ended();
             ended || (0..self.len()).all(|index| !self.runs_connected(index) || self.healthy(index))
         });
         if healthy && !ended { Ok(()) } else { Err(self.logs()) }
