@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
 pub mod etcd_host;
+pub mod original;
 pub mod peer;
 
 use std::fs;
