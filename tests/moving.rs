@@ -435,6 +435,28 @@ isolated! {
     }
 }
 
+isolated! {
+    fn an_agent_that_comes_back_too_early_is_named_by_the_active_havip() {
+        let Some((_lan, etcd, a, b)) = set_up("early") else { return };
+        let one = start(&a, &example(&etcd, &a));
+        etcdctl(&etcd, "etcdctl put /havip/virtual_router/default/version 3");
+        wait_for(&one, "active", 3);
+        let mut early = agent(&etcd, &b);
+        wait("the VIPs are on both gateways", || holds(&a) && holds(&b));
+        let mut said = (String::new(), None);
+        let told = lab::holds_within(lab::LIMIT, || {
+            said = havip(&a, "havip status --check");
+            said.0.matches("conflict: 192.0.2.3").count() == VIPS.len()
+        });
+        assert!(told && said.1 == Some(4), "{said:?}");
+        assert!(said.0.contains("in VRRPv2; set version = \"2\""), "{said:?}");
+        early.stop();
+        all_is_well(&a);
+        // The agent had the last word.
+        wait_for_gateway(&etcd, &a);
+    }
+}
+
 // The guide's commands that only ask, as they stand there.
 isolated! {
     fn what_the_guide_looks_at_first_is_there() {

@@ -201,6 +201,9 @@ isolated! {
         for vip in ["192.0.2.120", "192.0.2.121", "192.0.2.122"] {
             assert!(!host.has(vip), "{vip}");
         }
+        // The same on another node, where nobody can refuse it.
+        api.set_router("105", &["192.0.2.123"], "", "").unwrap();
+        api.set_node("gw3", "", &["105"]);
         let (text, code) = run(&host, &["check", "--etcd", "--endpoints", &etcd.endpoint()]);
         assert_eq!(code, Some(3), "{text}");
         for key in [
@@ -208,6 +211,7 @@ isolated! {
             "/havip/virtual_routers/a/b/vips (revision",
             "virtual_router/999",
             "/havip/binding/192.0.2.120/vrid (revision",
+            "virtual_router/105/vips: 192.0.2.123 on eth0: the same VIP as router 104's",
         ] {
             assert!(text.contains(key), "no {key} in\n{text}");
         }
