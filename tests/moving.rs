@@ -167,10 +167,11 @@ fn wait_for_adverts(daemon: &Daemon, from: &Host) {
     let heard = lab::holds_within(lab::LIMIT, || {
         status = daemon.status();
         let routers = status["vrrp"]["routers"].as_array().unwrap();
-        routers.iter().all(|router| {
-            router["heard"]["address"] == from.ip().as_str()
-                && router["counters"]["adverts_received"].as_u64() >= Some(2)
-        })
+        routers.len() == VIPS.len()
+            && routers.iter().all(|router| {
+                router["heard"]["address"] == from.ip().as_str()
+                    && router["counters"]["adverts_received"].as_u64() >= Some(2)
+            })
     });
     assert!(heard, "{status:#}");
 }
