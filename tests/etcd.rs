@@ -7,7 +7,7 @@ mod lab;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use havip::linux::netlink::Requests;
 use havip::linux::{RecvBatch, VrrpSocket};
@@ -15,79 +15,11 @@ use havip::node::kernel::Port;
 use havip::wire::Family;
 use havip::wire::ip::parse_ipv4;
 use havip::wire::vrrp::Packet;
-use lab::peer::{folder, is_there};
-use lab::{Daemon, Host, Lan, wait};
+use lab::etcd_host::Etcd;
+use lab::{Host, Lan, wait};
 
 const ETCD: &str = "etcd-3.4";
 const VIP: &str = "192.0.2.100";
-
-/// A real etcd on a host of its own.
-struct Etcd {
-    host: Host,
-    child: Child,
-}
-
-impl Etcd {
-    fn start(host: Host) -> Self {
-        let child = Self::spawn(&host);
-        let etcd = Self { host, child };
-        wait("etcd answers", || etcd.ctl(&["endpoint", "health"]).is_some());
-        etcd
-    }
-
-    fn spawn(host: &Host) -> Child {
-        let url = format!("http://{}:2379", host.ip());
-        let mut program = Command::new(folder(ETCD).join("usr/bin/etcd"));
-        program.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-        program.args(["--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap"]);
-        program.arg("--data-dir").arg(host.folder().join("data"));
-        host.start(&mut program, &host.folder().join("etcd.log"))
-    }
-
-    /// kill -9.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = Self::spawn(&self.host);
-        wait("etcd answers", || self.ctl(&["endpoint", "health"]).is_some());
-    }
-
-    /// Output of `etcdctl` if it succeeded.
-    fn ctl(&self, arguments: &[&str]) -> Option<String> {
-        let endpoint = format!("http://{}:2379", self.host.ip());
-        let mut program = Command::new(folder(ETCD).join("usr/bin/etcdctl"));
-        program.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint]).args(arguments);
-        let output = self.host.within(|| program.output().unwrap());
-        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
-    }
-
-    fn put(&self, key: &str, value: &str) {
-        self.ctl(&["put", key, value]).unwrap_or_else(|| panic!("put {key}"));
-    }
-
-    fn get(&self, key: &str) -> String {
-        self.ctl(&["get", "--print-value-only", key]).unwrap().trim().to_owned()
-    }
-
-    /// Starts a daemon that has nothing but this etcd.
-    fn gateway(&self, host: &Host) -> Daemon {
-        host.daemon(&format!(
-            "[etcd]\nendpoints = [\"{}:2379\"]\n[snapshot]\npath = \"{}\"\ninterval = 0\n",
-            self.host.ip(),
-            host.folder().join("state").display()
-        ))
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Hears the adverts of a LAN.
 struct Listener {
@@ -132,12 +64,11 @@ impl Listener {
 
 /// A switch with an etcd on it.
 fn set_up(test: &str) -> Option<(Lan, Etcd)> {
-    if !is_there(ETCD) {
-        lab::skip(test, "no etcd; run tests/lab/fetch etcd-3.4");
+    if !Etcd::is_there(ETCD, test) {
         return None;
     }
     let mut lan = Lan::new();
-    let etcd = Etcd::start(lan.host());
+    let etcd = Etcd::start(lan.host(), ETCD);
     Some((lan, etcd))
 }
 
@@ -230,7 +161,7 @@ isolated! {
     fn export_and_import_are_each_others_way_back_and_a_wrong_file_writes_nothing() {
         let Some((mut lan, etcd)) = set_up("export") else { return };
         let a = lan.host();
-        let endpoint = format!("{}:2379", etcd.host.ip());
+        let endpoint = etcd.endpoint();
         let havip = |arguments: &[&str]| {
             let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
             program.args(arguments).args(["--endpoints", &endpoint]);

@@ -295,6 +295,10 @@ impl Follower<'_> {
     }
 
     async fn session(&mut self, endpoint: &Endpoint) -> End {
+        // Before anything is read: what it means depends on who this node is.
+        while let Some(demand) = self.demands.try_recv() {
+            self.take(demand);
+        }
         let Connection { client, mut drive, login } = match connect(endpoint, self.options).await {
             Ok(connection) => connection,
             Err(error) => return End::Failed(error),

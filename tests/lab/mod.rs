@@ -3,7 +3,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
+pub mod etcd_host;
 pub mod listener;
+pub mod original;
 pub mod peer;
 
 use std::fs;
@@ -292,8 +294,13 @@ impl Host {
 
     /// Starts a daemon here with this local file below its own tables.
     pub fn daemon(&self, rest: &str) -> Daemon {
+        self.daemon_of(&self.config(rest))
+    }
+
+    /// Starts a daemon here with this text as its whole local file.
+    pub fn daemon_of(&self, text: &str) -> Daemon {
         let config = self.folder.0.join("havip.toml");
-        fs::write(&config, self.config(rest)).unwrap();
+        fs::write(&config, text).unwrap();
         let log = self.folder.0.join("log");
         let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
         program.arg("run").arg("--config").arg(&config);
