@@ -158,6 +158,9 @@ impl Control {
                 Wake::Hangup => {
                     while let Ok(Some(signal)) = self.wiring.hangup.read() {
                         if signal == Signal::Hangup {
+                            // An operator may have changed the box, too.
+                            self.look_at = clock::now();
+                            self.look().await;
                             self.reload();
                         }
                     }
@@ -199,7 +202,10 @@ impl Control {
     async fn time_to_look(&self) -> io::Result<Wake> {
         let at = match self.waits_until {
             Some(until) => until.min(self.look_at),
-            None if self.follows() => self.look_at,
+            // The box may change so that what was refused can be.
+            None if self.follows() || self.sources.problems.iter().any(Problem::is_error) => {
+                self.look_at
+            }
             None => std::future::pending().await,
         };
         let at = self.write_at().map_or(at, |write_at| write_at.min(at));
@@ -228,8 +234,20 @@ impl Control {
         self.look_at = clock::now() + LOOK;
         let tunnel = self.sources.local.settings.tunnel_interface.clone();
         // A dump may wait for the kernel's lock.
-        if let Ok(identity) = smol::unblock(move || Identity::read(&tunnel)).await {
-            self.identity = identity;
+        let vips = self.sources.vips();
+        let Ok(identity) = smol::unblock(move || Identity::read(&tunnel, &vips)).await else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.identity, identity);
+        // What the box is decides on what it may be given.
+        if before.facts != self.identity.facts && self.waits_until.is_none() {
+            let known = std::mem::take(&mut self.sources.problems);
+            let running = self.sources.running.clone();
+            let config = self.sources.rebuild(&self.identity.facts);
+            self.tell_problems(&known);
+            if running.is_none_or(|running| running != config) {
+                self.send_config(config);
+            }
         }
     }
 

@@ -1,9 +1,9 @@
 //! The daemon's side of the store: where it is, what it said, what is wanted of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::identity::Identity;
 use super::status::StoreStatus;
 use crate::config::{Config, NodeName, RouterName};
 use crate::linux::clock;
@@ -12,6 +12,7 @@ use crate::store::mailbox::{Receiver, Sender, mailbox};
 use crate::store::report::{self, Report, ReportedRouter};
 use crate::store::snapshot::Header;
 use crate::store::{Demand, Entry, Options, State, StoreEvent};
+use crate::wire::Mac;
 
 /// What came of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,13 +176,13 @@ impl Follow {
         listed: impl IntoIterator<Item = RouterName>,
         running: Option<&Arc<Config>>,
         active: &BTreeSet<RouterName>,
-        identity: &Identity,
+        node_ip: Option<IpAddr>,
+        mac: Option<Mac>,
         report: Option<Report>,
     ) {
         let mut routers: BTreeSet<RouterName> = listed.into_iter().collect();
         routers.extend(running.iter().flat_map(|config| config.routers.keys().cloned()));
-        let node_ip = running.and_then(|config| config.node_ip).or(identity.node_ip);
-        let writes = match (node_ip, identity.mac) {
+        let writes = match (node_ip, mac) {
             (Some(ip), Some(mac)) => active
                 .iter()
                 .map(|name| {
@@ -229,17 +230,16 @@ impl Follow {
         &self,
         node: &NodeName,
         started: u64,
-        running: Option<&Arc<Config>>,
+        node_ip: Option<IpAddr>,
+        macs: &[Mac],
         routers: BTreeMap<String, ReportedRouter>,
-        identity: &Identity,
     ) -> Report {
-        let node_ip = running.and_then(|config| config.node_ip).or(identity.node_ip);
         Report {
             schema: report::SCHEMA,
             node: node.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             started,
-            macs: identity.macs.iter().map(ToString::to_string).collect(),
+            macs: macs.iter().map(ToString::to_string).collect(),
             node_ip: node_ip.map(|ip| ip.to_string()),
             source: self.source,
             revision: self.revision,

@@ -7,6 +7,7 @@ use smol::future::or;
 use smol::{Executor, Task, Timer};
 
 use super::super::follow::{Follow, News};
+use super::super::identity::Identity;
 use super::super::keep::Keep;
 use super::super::status::StoreStatus;
 use super::{Control, Store, Wake};
@@ -204,9 +205,13 @@ impl Control {
             .collect();
         let is_active = |(_, (state, _)): &(&RouterName, &(&str, u64))| *state == "active";
         let active = self.states.iter().filter(is_active).map(|(name, _)| name.clone()).collect();
-        let report =
-            follow.report(&self.sources.node, self.started, running, routers, &self.identity);
-        follow.demand(listed, running, &active, &self.identity, Some(report));
+        let default = self.sources.default_interface();
+        let node_ip = running
+            .and_then(|config| config.node_ip)
+            .or_else(|| self.identity.node_ip(default.as_deref()));
+        let Identity { mac, macs, .. } = &self.identity;
+        let report = follow.report(&self.sources.node, self.started, node_ip, macs, routers);
+        follow.demand(listed, running, &active, node_ip, *mac, Some(report));
     }
 
     pub(super) fn store_status(&self) -> Option<StoreStatus> {
