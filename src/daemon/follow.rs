@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::status::StoreStatus;
 use crate::config::{Config, NodeName, RouterName};
@@ -11,7 +12,7 @@ use crate::node::Instant;
 use crate::store::mailbox::{Receiver, Sender, mailbox};
 use crate::store::report::{self, Report, ReportedRouter};
 use crate::store::snapshot::Header;
-use crate::store::{Demand, Entry, Options, State, StoreEvent};
+use crate::store::{Counters, Demand, Entry, Options, State, StoreEvent};
 use crate::wire::Mac;
 
 /// What came of an event.
@@ -52,6 +53,7 @@ pub(super) struct Follow {
     state: Option<State>,
     /// Which store the configuration is from, and which revision of it.
     known: Option<(u64, i64)>,
+    counters: Arc<Counters>,
     source: &'static str,
     revision: i64,
     changed_at: Instant,
@@ -76,6 +78,7 @@ impl Follow {
             refused: BTreeMap::new(),
             state: None,
             known: None,
+            counters: Arc::clone(&options.counters),
             source: "none",
             revision: 0,
             changed_at: clock::now(),
@@ -262,6 +265,8 @@ impl Follow {
             refused: self.refused.values().cloned().collect(),
             name_taken: self.state.as_ref().and_then(|state| state.rival.as_deref()).map(taken),
             held: Vec::new(),
+            events: self.counters.events.load(Ordering::Relaxed),
+            readings: self.counters.readings.load(Ordering::Relaxed),
         }
     }
 }
