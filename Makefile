@@ -36,10 +36,11 @@ fuzz: ## every parser for FUZZ_SECONDS=300 each
 	@.ci/setup build
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
-bench: ## havip beside keepalived in one run; as root
+bench: ## havip beside keepalived, and beside a busy etcd, each in one run; as root
 	@.ci/setup test
 	@tests/lab/fetch keepalived
 	cargo bench --locked --bench routers
+	cargo bench --locked --bench store
 
 cross: ## static binaries in dist/, for TARGETS="x86_64 aarch64 armv7"
 	@.ci/setup cross
