@@ -57,6 +57,7 @@ scenarios! {
     a_leader_that_moves_again_and_again
     two_boxes_with_one_name
     garbage_deletions_and_lost_leases
+    a_bad_router_keeps_its_last_good_form_and_the_others_follow
     a_member_cut_off_from_the_others
     a_storm_of_faults_by_chance
 }
@@ -652,6 +653,58 @@ fn garbage_deletions_and_lost_leases(test: &'static str, version: &'static str) 
     site.change();
     site.is_calm();
     Some(format!("status under a new lease {} after the old one was revoked", ms(again)))
+}
+
+fn a_bad_router_keeps_its_last_good_form_and_the_others_follow(
+    test: &'static str,
+    version: &'static str,
+) -> Option<String> {
+    let mut site = Site::start(test, quick(version), None)?;
+    let own = |key: &str| format!("/havip/virtual_router/{key}");
+    for (what, keys, named) in [
+        ("an unknown key", vec![(own("2/priorty"), "7")], "did you mean \"priority\""),
+        ("no number", vec![(own("2/priority"), "high")], "virtual_router/2/priority (revision "),
+        ("out of range", vec![(own("2/advert_interval"), "900")], "2/advert_interval (revision "),
+        ("an interval that the version lacks", vec![(own("2/version"), "2")], "2"),
+        ("IPv6 in version 2", vec![(own("2/version"), "2"), (own("2/vips"), "fe80::2")], "version"),
+        ("another's address", vec![(own("2/vips"), "192.0.2.101")], "is router 1's"),
+        ("a wrong list", vec![("/havip/node/gw1/vrids".into(), "1,2 3")], "vrids (revision "),
+        (
+            "another's VRID",
+            vec![
+                (own("b/vrid"), "1"),
+                (own("b/vips"), "192.0.2.120"),
+                ("/havip/node/gw1/vrids".into(), "1,2,3,4,b"),
+            ],
+            "VRID",
+        ),
+    ] {
+        let before: Vec<Option<String>> =
+            keys.iter().map(|(key, _)| site.cluster.get(key)).collect();
+        keys.iter().for_each(|(key, value)| site.cluster.put(key, value));
+        wait(what, || {
+            let (said, code) = site.check(0);
+            code == Some(4) && said.contains(named)
+        });
+        let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
+        program.args(["check", "--etcd", "--endpoints", &site.cluster.endpoint(0)]);
+        assert!(matches!(program.status().unwrap().code(), Some(3 | 4)), "{what}");
+        site.changes += 1;
+        let other = format!("198.51.100.{}", site.changes);
+        site.cluster.put(&own("3/vips_excluded"), &other);
+        wait("the others follow", || site.gateways.iter().any(|(host, _)| host.has(&other)));
+        let holds = |vrid| site.gateways.iter().any(|(host, _)| host.has(&vip(vrid)));
+        assert!(["1", "2", "3", "4"].into_iter().all(holds), "{what}");
+        for ((key, _), before) in keys.iter().zip(before).rev() {
+            match before {
+                Some(value) => site.cluster.put(key, &value),
+                None => site.cluster.del(key),
+            }
+        }
+        wait("all is well again", || site.check(0).1 == Some(0) && site.check(1).1 == Some(0));
+    }
+    site.is_calm();
+    Some("8 kinds of mistakes, none of them moved a VIP".to_owned())
 }
 
 fn a_member_cut_off_from_the_others(test: &'static str, version: &'static str) -> Option<String> {

@@ -383,7 +383,7 @@ impl Control {
             }
             Err(problems) => {
                 for problem in &problems {
-                    log::error!("{problem}");
+                    log::error!("{problem:#}");
                 }
                 log::error!("{}: not taken over; what ran goes on", path.display());
                 self.refused = problems.iter().map(ToString::to_string).collect();
@@ -399,7 +399,7 @@ impl Control {
                 Severity::Warning => log::Level::Warn,
                 Severity::Note => log::Level::Info,
             };
-            log::log!(target: "havip", level, "{problem}");
+            log::log!(target: "havip", level, "{problem:#}");
         }
         for shadow in &self.sources.shadows {
             log::debug!("{}: {} hides {}", shadow.path, shadow.used, shadow.hidden);
