@@ -176,16 +176,19 @@ impl Session<'_, '_> {
             endpoint: self.endpoint,
             timeout: self.follower.options.call_timeout,
         };
-        let before = self.follower.presence.is_gone();
+        let before = self.follower.presence.lease();
         let refused = self.follower.presence.attend(leases, seen.as_ref()).await?;
         if let Some(error) = refused {
             let key = self.follower.status_key();
             self.follower.events.send(StoreEvent::WriteRefused { key, error });
         }
-        if !before && self.follower.presence.is_gone() {
+        let after = self.follower.presence.lease();
+        if before.is_some() && self.follower.presence.is_gone() {
             self.follower.events.send(StoreEvent::Gone);
         }
-        self.follower.want();
+        if after != before {
+            self.follower.want();
+        }
         Ok(())
     }
 
@@ -326,6 +329,7 @@ impl Session<'_, '_> {
             }
         }
         let Some(listed) = &self.listed else { return Ok(()) };
+        let mut outputs = false;
         let count = u64::try_from(message.events().len()).unwrap_or(u64::MAX);
         self.follower.options.counters.events.fetch_add(count, Ordering::Relaxed);
         for kv in message.events().iter().filter_map(etcd_client::Event::kv) {
@@ -336,13 +340,17 @@ impl Session<'_, '_> {
                 None => {}
                 Some(Kind::Config) => self.stale = true,
                 Some(Kind::Output) => {
+                    outputs = true;
                     let key = String::from_utf8_lossy(kv.key());
                     self.follower.writes.changed(&key, seen(kv), kv.mod_revision());
                 }
             }
         }
-        self.follower.want();
-        self.tell(false);
+        if outputs {
+            // Another box may have this node's name now, or have it no more.
+            self.follower.want();
+            self.tell(false);
+        }
         Ok(())
     }
 
@@ -384,13 +392,19 @@ impl Session<'_, '_> {
             }
             (Ok(answer), due) => {
                 let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+                let mut others = false;
                 for (due, look) in due.iter().zip(answer.op_responses()) {
                     let TxnOpResponse::Get(look) = look else { continue };
                     let stands = look.kvs().first().map(seen).unwrap_or_default();
                     if stands.mod_revision != due.over {
                         writes.overtaken(now, &due.key);
+                        others = true;
                     }
                     writes.changed(&due.key, stands, revision);
+                }
+                if !others {
+                    let detail = "a transaction that did not hold although nothing had changed";
+                    return Err(Error::new(self.endpoint, WRITING, ErrorKind::Protocol, detail));
                 }
                 self.follower.want();
                 self.tell(false);
