@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
 pub mod peer;
+pub mod proxy;
 
 use std::fs;
 use std::io::{self, Write};
