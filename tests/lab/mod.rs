@@ -145,6 +145,16 @@ impl Lan {
         Self { home: netns::current().unwrap(), requests, bridge, hosts: 0 }
     }
 
+    /// Gives the switch an address of its own: what listens there in the test's namespace is on
+    /// the LAN.
+    pub fn address(&mut self) -> IpAddr {
+        let ip: IpAddr = [192, 0, 2, 254].into();
+        let lo = index_of(&mut self.requests, "lo");
+        self.requests.set_up(lo, true).unwrap();
+        self.requests.add_address(self.bridge, Prefix { ip, len: 24 }).unwrap();
+        ip
+    }
+
     /// A host whose `eth0` is a port of the switch: 192.0.2.n/24 and fe80::n, n from 1.
     pub fn host(&mut self) -> Host {
         self.hosts += 1;
