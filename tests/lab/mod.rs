@@ -7,6 +7,7 @@ pub mod etcd_host;
 pub mod listener;
 pub mod original;
 pub mod peer;
+pub mod proxy;
 
 use std::fs;
 use std::io::{self, Write};

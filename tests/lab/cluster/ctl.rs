@@ -124,8 +124,9 @@ impl Cluster {
         self.json(&["get", "no such key"])["header"]["cluster_id"].as_u64().expect("a number")
     }
 
+    /// What etcdctl answers, as JSON.
     #[track_caller]
-    fn json(&self, args: &[&str]) -> Value {
+    pub fn json(&self, args: &[&str]) -> Value {
         let said = self.ctl(&[&["--write-out=json"], args].concat()).expect("it answers");
         serde_json::from_str(&said).expect("etcdctl writes JSON")
     }
