@@ -216,7 +216,7 @@ impl Session<'_, '_> {
         self.stale |= self
             .listed
             .as_ref()
-            .is_none_or(|listed| listed.scope != self.scope().with_listed(&listed.config));
+            .is_none_or(|listed| !listed.scope.is_as(&self.scope().with_listed(&listed.config)));
     }
 
     fn scope(&self) -> Scope {
@@ -255,7 +255,7 @@ impl Session<'_, '_> {
             self.follower.events.send(StoreEvent::Connected { endpoint });
         }
         let is_new = before.is_none_or(|before| before.config != listing.config);
-        let covered = before.is_some_and(|before| before.scope == listing.scope);
+        let covered = before.is_some_and(|before| before.scope.is_as(&listing.scope));
         self.follower.want();
         if !covered {
             self.stream = None;

@@ -78,7 +78,10 @@ impl Proxy {
                 let mut lines = locked(&shared.lines);
                 let Some(lines) = lines.as_mut() else { continue };
                 let (above, below) = (Arc::clone(&shared), Arc::clone(&shared));
-                let up = move |_: &[u8]| above.gate.wait_for(false);
+                let up = move |bytes: &[u8]| {
+                    above.gate.wait_for(false);
+                    above.gate.client_said(bytes);
+                };
                 let down = move |bytes: &[u8]| {
                     below.received.fetch_add(bytes.len() as u64, Ordering::SeqCst);
                     below.gate.server_said(bytes);
@@ -102,6 +105,17 @@ impl Proxy {
     /// Once the server says `word`, holds back what the client sends from then on.
     pub fn hold_at(&self, word: &str) {
         locked(&self.shared.gate.state).word = Some(word.as_bytes().to_vec());
+    }
+
+    /// Waits until the client has said `word`, which it must not have said before.
+    #[track_caller]
+    pub fn wait_said(&self, word: &str) {
+        let said = |all: &[u8]| all.windows(word.len()).any(|part| part == word.as_bytes());
+        let state = locked(&self.shared.gate.state);
+        let changed = &self.shared.gate.changed;
+        let waited = changed.wait_timeout_while(state, LIMIT, |state| !said(&state.said));
+        let is = said(&waited.expect("nobody panics holding it").0.said);
+        assert!(is, "the client did not say {word} in time");
     }
 
     /// Waits until it does so.
@@ -139,6 +153,8 @@ struct GateState {
     /// What the server says when the gate is to close.
     word: Option<Vec<u8>>,
     held: bool,
+    /// What the client said that was passed on.
+    said: Vec<u8>,
 }
 
 impl Gate {
@@ -146,9 +162,15 @@ impl Gate {
         let mut state = locked(&self.state);
         let said = |word: &Vec<u8>| bytes.windows(word.len()).any(|part| part == word.as_slice());
         if state.word.as_ref().is_some_and(said) {
-            *state = GateState { word: None, held: true };
+            state.word = None;
+            state.held = true;
             self.changed.notify_all();
         }
+    }
+
+    fn client_said(&self, bytes: &[u8]) {
+        locked(&self.state).said.extend_from_slice(bytes);
+        self.changed.notify_all();
     }
 
     #[track_caller]

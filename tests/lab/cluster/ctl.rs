@@ -81,6 +81,13 @@ impl Cluster {
         self.do_all(&[&["put", "--", key, value]]);
     }
 
+    /// The same with a value that is too long for a command line.
+    #[track_caller]
+    pub fn put_large(&self, key: &str, value: &str) {
+        let put = ["put", "--", key];
+        self.run(&self.reachable(), self.user.as_deref(), &put, value).expect("it is written");
+    }
+
     /// The value of a key.
     #[track_caller]
     pub fn get(&self, key: &str) -> Option<String> {
