@@ -220,3 +220,51 @@ with_each_version! {
         }
     }
 }
+
+with_each_version! {
+    isolated fn where_etcd_is_counts_anew_at_sighup_and_moves_nothing_else(version: &'static str) {
+        let Some((mut lan, etcd)) = set_up("sighup", version) else { return };
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.put("/havip/virtual_router/100/vips", VIP);
+        etcd.put("/havip/node/gw1/vrids", "100");
+        let a = lan.host();
+        let state = a.folder().join("state");
+        let file = |endpoint: &str| {
+            format!(
+                "[etcd]\nendpoints = [\"{endpoint}\"]\n[snapshot]\npath = \"{}\"\ninterval = 0\n\
+                 [virtual_router.7]\ninterface = \"eth0\"\nvips = [\"192.0.2.107\"]\n",
+                state.display()
+            )
+        };
+        let daemon = a.daemon(&file("192.0.2.254:1"));
+        wait("nothing answers", || daemon.status()["config"]["store"]["error"].is_string());
+        std::fs::write(&daemon.config, a.config(&file(&etcd.endpoint(0)))).unwrap();
+        daemon.signal("-HUP");
+        daemon.wait_for("active");
+        wait("etcd's VIP is there", || a.has(VIP));
+        // To another name of the same, and back to nowhere: what runs goes on.
+        let port = etcd.address(0).port();
+        std::fs::write(&daemon.config, a.config(&file(&format!("http://192.0.2.254:{port}/"))))
+            .unwrap();
+        daemon.signal("-HUP");
+        std::fs::write(&daemon.config, a.config(&file("192.0.2.254:1"))).unwrap();
+        daemon.signal("-HUP");
+        wait("it is away", || daemon.status()["config"]["store"]["connected"] == false);
+        assert!(a.has(VIP));
+        let status = daemon.status();
+        assert_eq!(status["vrrp"]["routers"][0]["counters"]["master_transitions"], 1, "{status}");
+        assert_eq!(status["config"]["refused"].as_array().map(Vec::len), Some(0));
+        // What counts only at a start is said, and not for ever.
+        let text = a.config(&file("192.0.2.254:1")).replace("gw1", "gw7");
+        std::fs::write(&daemon.config, text).unwrap();
+        daemon.signal("-HUP");
+        wait("it is said", || {
+            daemon.status()["config"]["refused"].to_string().contains("[havip] node: changed")
+        });
+        std::fs::write(&daemon.config, a.config(&file("192.0.2.254:1"))).unwrap();
+        daemon.signal("-HUP");
+        wait("no more", || {
+            daemon.status()["config"]["refused"].as_array().is_some_and(Vec::is_empty)
+        });
+    }
+}

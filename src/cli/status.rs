@@ -67,6 +67,7 @@ pub(super) fn ask(path: &Path, resource: &str) -> Result<Value, Exit> {
 }
 
 /// Tells the daemon to do something, and says why there is no answer.
+#[cfg(feature = "etcd")]
 pub(super) fn tell(path: &Path, resource: &str) -> Result<Value, Exit> {
     answer(path, socket::post(path, resource))
 }

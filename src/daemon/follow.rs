@@ -12,7 +12,7 @@ use crate::node::Instant;
 use crate::store::mailbox::{Receiver, Sender, mailbox};
 use crate::store::report::{self, Report, ReportedRouter};
 use crate::store::snapshot::Header;
-use crate::store::{Counters, Demand, Entry, Options, State, StoreEvent};
+use crate::store::{Demand, Entry, Options, State, StoreEvent};
 use crate::wire::Mac;
 
 /// What came of an event.
@@ -40,7 +40,7 @@ fn taken(rival: &str) -> String {
 
 /// A store that is being followed.
 pub(super) struct Follow {
-    prefix: String,
+    options: Options,
     demands: Sender<Demand>,
     last_demand: Option<Demand>,
     pub(super) events: Receiver<StoreEvent>,
@@ -53,7 +53,6 @@ pub(super) struct Follow {
     state: Option<State>,
     /// Which store the configuration is from, and which revision of it.
     known: Option<(u64, i64)>,
-    counters: Arc<Counters>,
     source: &'static str,
     revision: i64,
     changed_at: Instant,
@@ -63,12 +62,17 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    /// What follows the store, and the future that does the work.
-    pub(super) fn new(options: Options) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    /// What follows the store, and the future that does the work. `before` is what followed it
+    /// with other settings.
+    pub(super) fn new(
+        options: Options,
+        before: Option<Self>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (demands, wanted) = mailbox();
         let (said, events) = mailbox();
-        let follow = Self {
-            prefix: options.prefix.clone(),
+        let now = clock::now();
+        let fresh = Self {
+            options: options.clone(),
             demands,
             last_demand: None,
             events,
@@ -78,14 +82,30 @@ impl Follow {
             refused: BTreeMap::new(),
             state: None,
             known: None,
-            counters: Arc::clone(&options.counters),
             source: "none",
             revision: 0,
-            changed_at: clock::now(),
-            link_at: clock::now(),
+            changed_at: now,
+            link_at: now,
             snapshot_time: None,
         };
+        let follow = match before {
+            None => fresh,
+            Some(Self { state, known, source, revision, changed_at, snapshot_time, .. }) => {
+                Self { state, known, source, revision, changed_at, snapshot_time, ..fresh }
+            }
+        };
         (follow, crate::store::run(options, wanted, said))
+    }
+
+    /// Whether these settings are those that it is followed with.
+    pub(super) fn is_with(&self, options: &Options) -> bool {
+        let Options { endpoints, prefix, node, tls, login, .. } = options;
+        let own = &self.options;
+        own.endpoints == *endpoints
+            && own.prefix == *prefix
+            && own.node == *node
+            && own.tls == *tls
+            && own.login == *login
     }
 
     /// Takes what the store says.
@@ -189,13 +209,13 @@ impl Follow {
             (Some(ip), Some(mac)) => active
                 .iter()
                 .map(|name| {
-                    (format!("{}vRouterGateway/{name}", self.prefix), format!("{ip},{mac}"))
+                    (format!("{}vRouterGateway/{name}", self.options.prefix), format!("{ip},{mac}"))
                 })
                 .collect(),
             _ => BTreeMap::new(),
         };
         // What is not written any more is not refused any more.
-        let status = format!("{}status/", self.prefix);
+        let status = format!("{}status/", self.options.prefix);
         self.refused.retain(|key, _| writes.contains_key(key) || key.starts_with(&status));
         let demand = Demand { writes, routers, report };
         if self.last_demand.as_ref() != Some(&demand) {
@@ -265,8 +285,8 @@ impl Follow {
             refused: self.refused.values().cloned().collect(),
             name_taken: self.state.as_ref().and_then(|state| state.rival.as_deref()).map(taken),
             held: Vec::new(),
-            events: self.counters.events.load(Ordering::Relaxed),
-            readings: self.counters.readings.load(Ordering::Relaxed),
+            events: self.options.counters.events.load(Ordering::Relaxed),
+            readings: self.options.counters.readings.load(Ordering::Relaxed),
         }
     }
 }

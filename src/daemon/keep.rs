@@ -13,7 +13,6 @@ use crate::store::{Entry, State};
 pub(super) struct Keep {
     directory: PathBuf,
     node: NodeName,
-    prefix: String,
     pace: Pace,
     /// The last whole state of the store, noted or loaded.
     last: Option<(Header, String)>,
@@ -24,14 +23,9 @@ pub(super) struct Keep {
 }
 
 impl Keep {
-    pub(super) fn new(
-        directory: PathBuf,
-        interval: Duration,
-        node: NodeName,
-        prefix: String,
-    ) -> Self {
+    pub(super) const fn new(directory: PathBuf, interval: Duration, node: NodeName) -> Self {
         let pace = Pace::new(interval);
-        Self { directory, node, prefix, pace, last: None, waiting: None, error: None }
+        Self { directory, node, pace, last: None, waiting: None, error: None }
     }
 
     /// The snapshot on disk, if there is one that is whole and this node's.
@@ -50,7 +44,7 @@ impl Keep {
 
     /// Takes note of a new state of the store; with `held`, only that what it had before is still
     /// what counts.
-    pub(super) fn note(&mut self, state: &State, held: Option<i64>) {
+    pub(super) fn note(&mut self, prefix: &str, state: &State, held: Option<i64>) {
         let entries: &[Entry] = &state.entries;
         let mut header = Header {
             revision: state.revision,
@@ -59,7 +53,7 @@ impl Keep {
             node: self.node.clone(),
             held: None,
         };
-        let mut body = snapshot::body(&snapshot::kept(&self.prefix, entries));
+        let mut body = snapshot::body(&snapshot::kept(prefix, entries));
         if held.is_some() {
             let Some((last, of_last)) = &self.last else { return };
             header = Header { held, ..last.clone() };

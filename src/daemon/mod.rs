@@ -182,9 +182,10 @@ pub fn run(local: Local) -> Result<(), Error> {
     for warning in &warnings {
         ::log::warn!("{warning}");
     }
-    let control = control::Control::new(control, Sources::new(local, node), identity, warnings);
     static EXECUTOR: Executor<'static> = Executor::new();
-    smol::block_on(EXECUTOR.run(control.run(&EXECUTOR, store)))
+    let sources = Sources::new(local, node);
+    let control = control::Control::new(&EXECUTOR, control, sources, identity, warnings);
+    smol::block_on(EXECUTOR.run(control.run(store)))
         .map_err(system("running the control thread"))?;
     match engine.join() {
         Ok(result) => result.map_err(system("running the engine")),
