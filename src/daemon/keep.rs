@@ -14,8 +14,8 @@ pub(super) struct Keep {
     directory: PathBuf,
     node: NodeName,
     pace: Pace,
-    /// The last whole state of the store, noted or loaded.
-    last: Option<(Header, String)>,
+    /// The last state of the store that counted, noted or loaded.
+    last: Option<String>,
     /// What is to be written, and when at the earliest.
     waiting: Option<(Header, String, Instant)>,
     /// Why the last write failed.
@@ -37,7 +37,7 @@ impl Keep {
         if let Some(snapshot) = &snapshot {
             let body = snapshot::body(&snapshot.tree);
             self.pace.found(&snapshot.header, &body);
-            self.last = Some((snapshot.header.clone(), body));
+            self.last = Some(body);
         }
         snapshot
     }
@@ -55,11 +55,12 @@ impl Keep {
         };
         let mut body = snapshot::body(&snapshot::kept(prefix, entries));
         if held.is_some() {
-            let Some((last, of_last)) = &self.last else { return };
-            header = Header { held, ..last.clone() };
-            body.clone_from(of_last);
+            // Of this store, that it is not what counts.
+            let Some(last) = &self.last else { return };
+            header.held = held;
+            body.clone_from(last);
         } else {
-            self.last = Some((header.clone(), body.clone()));
+            self.last = Some(body.clone());
         }
         let now = clock::now();
         let at = match self.pace.due(now, &header, &body) {

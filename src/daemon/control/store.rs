@@ -153,9 +153,7 @@ impl Control {
                 "etcd: revision {revision} is another store's, or an older state of it: restored \
                  or set up anew"
             );
-            if !matches!(self.sources.vanished, Vanished::HoldSince(_)) {
-                self.sources.vanished = Vanished::HoldSince(revision);
-            }
+            self.sources.vanished = Vanished::HoldSince(revision);
         }
         self.sources.store = Some(tree);
         self.sources.store_problems = problems;
