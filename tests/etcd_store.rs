@@ -3,115 +3,19 @@
 
 #![cfg(feature = "etcd")]
 
+#[path = "lab/follower.rs"]
+mod follower;
 #[path = "lab/etcd.rs"]
 mod lab;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
-use havip::config::NodeName;
+use follower::{Follower, options, values};
 use havip::linux::clock;
-use havip::store::endpoint::Scheme;
-use havip::store::mailbox::{Receiver, Sender, mailbox};
-use havip::store::{
-    Demand, Endpoint, Error, ErrorKind, Guard, Options, State, StoreEvent, dump_prefix, import, run,
-};
+use havip::store::{ErrorKind, Guard, Options, StoreEvent, dump_prefix, import};
 use lab::{DEADLINE, Etcd, Proxy};
-use smol::Timer;
-use smol::future::or;
-
-/// A running session, as the daemon would see it.
-struct Follower {
-    demands: Option<Sender<Demand>>,
-    events: Receiver<StoreEvent>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Follower {
-    fn of(endpoints: &[String]) -> Self {
-        Self::with(options(endpoints))
-    }
-
-    fn with(options: Options) -> Self {
-        let (demands, wanted) = mailbox();
-        let (sender, events) = mailbox();
-        let thread = std::thread::spawn(move || smol::block_on(run(options, wanted, sender)));
-        Self { demands: Some(demands), events, thread: Some(thread) }
-    }
-
-    fn next(&self) -> StoreEvent {
-        let late = async {
-            Timer::after(DEADLINE).await;
-            panic!("nothing was heard of the store in time")
-        };
-        smol::block_on(or(self.events.recv(), late)).expect("the session goes on")
-    }
-
-    fn state(&self) -> State {
-        loop {
-            if let StoreEvent::State(state) = self.next() {
-                return state;
-            }
-        }
-    }
-
-    /// Waits for a state that holds.
-    fn until(&self, holds: impl Fn(&BTreeMap<String, String>) -> bool) -> State {
-        loop {
-            let state = self.state();
-            if holds(&values(&state)) {
-                return state;
-            }
-        }
-    }
-
-    fn lost(&self) -> Error {
-        loop {
-            if let StoreEvent::Lost { error, .. } = self.next() {
-                return error;
-            }
-        }
-    }
-
-    fn connected(&self) -> Endpoint {
-        loop {
-            if let StoreEvent::Connected { endpoint } = self.next() {
-                return endpoint;
-            }
-        }
-    }
-
-    fn demand(&self, writes: &[(&str, &str)], routers: &[&str]) {
-        let writes = writes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let routers = routers
-            .iter()
-            .map(|name| havip::config::RouterName::new(name).expect("a router's name"))
-            .collect();
-        let sender = self.demands.as_ref().expect("the session goes on");
-        assert!(sender.send(Demand { writes, routers, report: None }));
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.demands = None;
-        let ended = self.thread.take().expect("dropped once").join();
-        assert!(ended.is_ok() || std::thread::panicking(), "the session panicked");
-    }
-}
-
-fn options(endpoints: &[String]) -> Options {
-    let endpoints = Endpoint::parse_list(endpoints.iter().map(String::as_str), Scheme::Http)
-        .expect("endpoints");
-    Options::new(endpoints, "/havip/".to_owned(), NodeName::new("gw1").expect("a name"))
-}
-
-fn values(state: &State) -> BTreeMap<String, String> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    state.entries.iter().map(|entry| (text(&entry.key), text(&entry.value))).collect()
-}
 
 fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
