@@ -36,4 +36,5 @@ macro_rules! with_each_version {
 }
 
 mod changes;
+mod errors;
 mod table;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use havip::store::report::{Report, ReportedRouter, SCHEMA};
-use havip::store::{Demand, Options, StoreEvent};
+use havip::store::{Demand, Error, Options, StoreEvent};
 
 use crate::cluster::{Cluster, LIMIT, holds_within};
 use crate::follower::{Follower, values};
@@ -96,6 +96,18 @@ impl Node {
             ..Demand::default()
         });
         (gateway, status)
+    }
+
+    /// Waits until the server refuses a write: which key, and why.
+    #[track_caller]
+    pub fn is_refused(&self) -> (String, Error) {
+        loop {
+            match self.follower.next() {
+                StoreEvent::WriteRefused { key, error } => return (key, error),
+                StoreEvent::Lost { error, .. } => panic!("lost: {error}"),
+                _ => {}
+            }
+        }
     }
 
     /// Waits until it has renewed its lease once more: what it was doing is done by then, and its
