@@ -37,4 +37,6 @@ macro_rules! with_each_version {
 
 mod changes;
 mod errors;
+mod examples;
+mod guide;
 mod table;

@@ -110,6 +110,13 @@ impl Node {
         }
     }
 
+    /// Says that it goes, and waits until its status is gone with its lease.
+    #[track_caller]
+    pub fn leaves(&self, cluster: &Cluster) {
+        self.follower.want(Demand::default());
+        assert!(holds_within(LIMIT, || cluster.get(STATUS).is_none()), "its status stays");
+    }
+
     /// Waits until it has renewed its lease once more: what it was doing is done by then, and its
     /// token, if it has one, is not new any more.
     #[track_caller]
