@@ -18,8 +18,9 @@ fn conf() -> PathBuf {
 fn samples() -> Vec<PathBuf> {
     let examples = fs::read_dir(conf().join("examples")).unwrap();
     let mut files: Vec<PathBuf> = examples.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     files.push(conf().join("havip.toml"));
-    assert!(files.len() >= 9, "the examples are gone: {files:?}");
+    assert!(files.len() >= 15, "the examples are gone: {files:?}");
     files
 }
 
@@ -28,7 +29,11 @@ fn load(path: &Path) -> (Tree, Settings) {
     let file = TomlFile::Local(path.display().to_string().into());
     let (tree, problems) = Tree::from_toml(&text, &file).unwrap_or_else(|why| panic!("{why}"));
     assert_eq!(problems, []);
-    let (settings, problems) = settings(&tree);
+    let (settings, mut problems) = settings(&tree);
+    if path.ends_with("etcd-auto-tls.toml") {
+        let warning = problems.pop().expect("it is not safe, and says so").to_string();
+        assert!(warning.contains("insecure_skip_verify"), "{warning}");
+    }
     assert!(problems.is_empty(), "{}", told(&problems));
     (tree, settings)
 }
@@ -131,6 +136,15 @@ fn the_samples_name_every_key_there_is() {
 }
 
 #[test]
+fn the_samples_name_every_setting_of_etcd() {
+    let text: String = samples().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    for (_, name, _) in havip::config::SETTINGS.iter().filter(|(table, ..)| *table == "etcd") {
+        let written = [format!("\n{name} = "), format!("\n# {name} = ")];
+        assert!(written.iter().any(|line| text.contains(line)), "{name} is in no sample");
+    }
+}
+
+#[test]
 fn the_sample_with_every_key_shows_the_defaults() {
     let (tree, settings) = example("every-key.toml");
     let mut bare = tree.clone();
@@ -202,7 +216,7 @@ fn beside_the_original_a_node_speaks_as_its_agents_do() {
 
 #[test]
 fn with_etcd_alone_everything_is_etcds() {
-    let (local, settings) = example("etcd.toml");
+    let (local, settings) = example("etcd-http.toml");
     assert_eq!(settings.node, NodeNaming::Name(NodeName::new("gw1").unwrap()));
     assert_eq!(settings.etcd_endpoints.unwrap().first().unwrap(), "192.0.2.11:2379");
     let config = right(&Tree::overlay(&local, &store()).0, "gw1", &settings.policy);

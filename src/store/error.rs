@@ -215,17 +215,12 @@ impl Error {
             etcd_client::Error::WatchError(_) => ErrorKind::Closed,
             _ => ErrorKind::Protocol,
         };
-        let detail = match &error {
+        let detail = shown(&match &error {
             etcd_client::Error::GRpcStatus(status) => words(status),
             other => chain(other),
-        };
-        Self {
-            endpoint: Some(endpoint.clone()),
-            doing,
-            kind,
-            detail: shown(&detail),
-            cause: Some(error.into()),
-        }
+        });
+        let kind = if is_refused(&detail) { ErrorKind::ClientCertificate } else { kind };
+        Self { endpoint: Some(endpoint.clone()), doing, kind, detail, cause: Some(error.into()) }
     }
 
     /// The same of a connection on which the server never said anything.
@@ -409,6 +404,22 @@ mod tests {
             (Code::Internal, "what?", ErrorKind::Protocol),
         ] {
             assert_eq!(classify(&Status::new(code, text)), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refused_certificate_is_named_whoever_hears_of_it_first() {
+        let endpoint = Endpoint::parse("https://h", Scheme::Http).unwrap();
+        for text in ["UnknownCA", "BadCertificate", "CertificateRequired"] {
+            let alert = std::io::Error::other(format!("received fatal alert: {text}"));
+            let mut status = Status::unknown("connection error");
+            status.set_source(std::sync::Arc::new(alert));
+            let error = etcd_client::Error::GRpcStatus(status);
+            let error = Error::call(&endpoint, "listing", error);
+            assert_eq!(error.kind(), ErrorKind::ClientCertificate, "{error}");
+            let alert = std::io::Error::other(format!("received fatal alert: {text}"));
+            let error = Error::caused(&endpoint, "connection", ErrorKind::Closed, alert);
+            assert_eq!(error.kind(), ErrorKind::ClientCertificate, "{error}");
         }
     }
 

@@ -106,6 +106,8 @@ pub struct Setup {
     pub members: usize,
     /// Their certificates.
     pub tls: Tls,
+    /// What those of the servers say; with IP addresses, `address` is added to them.
+    pub server: Leaf,
     /// What says otherwise than etcd's default of simple tokens for five minutes.
     pub token: Option<Token>,
     /// Where they are.
@@ -123,6 +125,7 @@ impl Setup {
             version,
             members: 1,
             tls: Tls::None,
+            server: Leaf::server(),
             token: None,
             address: Ipv4Addr::LOCALHOST.into(),
             partitions: false,
@@ -197,8 +200,10 @@ impl Cluster {
         if matches!(setup.tls, Tls::Clients | Tls::Peers | Tls::Mutual) {
             authority.write(&keys);
         }
-        let mut server = Leaf::server();
-        server.ips.push(setup.address);
+        let mut server = setup.server.clone();
+        if !server.ips.is_empty() {
+            server.ips.push(setup.address);
+        }
         if matches!(setup.tls, Tls::Server | Tls::Clients | Tls::Mutual) {
             authority.write_leaf(&keys, "server", &server);
         }
