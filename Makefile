@@ -1,9 +1,11 @@
 # `make` lists what there is. What a target needs and the machine lacks is installed first, by
 # .ci/setup: Debian's apt, with sudo where needed, no service started.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build release check fuzz bench cross ci
+.PHONY: help demo test build release check fuzz bench soak cross ci
 
 FUZZ_SECONDS ?= 300
+SOAK_SECONDS ?= 3600
+SOAK_SEED ?= 1
 # Targets of `make cross`: files of cross/targets.
 TARGETS ?= $(basename $(notdir $(wildcard cross/targets/*.env)))
 
@@ -36,10 +38,17 @@ fuzz: ## every parser for FUZZ_SECONDS=300 each
 	@.ci/setup build
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
-bench: ## havip beside keepalived in one run; as root
+bench: ## havip beside keepalived, and beside a busy etcd, each in one run; as root
 	@.ci/setup test
 	@tests/lab/fetch keepalived
 	cargo bench --locked --bench routers
+	cargo bench --locked --bench store
+
+soak: ## random faults of an etcd cluster for SOAK_SECONDS=3600, from SOAK_SEED=1; as root
+	@.ci/setup test
+	@tests/lab/fetch etcd-3.5
+	HAVIP_SOAK_SECONDS=$(SOAK_SECONDS) HAVIP_SEED=$(SOAK_SEED) \
+		cargo test --locked --test etcd_faults -- --nocapture a_storm_of_faults_by_chance::etcd_3_5
 
 cross: ## static binaries in dist/, for TARGETS="x86_64 aarch64 armv7"
 	@.ci/setup cross

@@ -8,6 +8,7 @@
 
 #[path = "../tests/lab/mod.rs"]
 mod lab;
+mod measure;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use havip::linux::{clock, netns};
 use lab::peer::{Keepalived, is_there};
 use lab::{Daemon, Host, Lan, wait};
+use measure::{cpu, memory, pass};
 
 /// VIPs are 10.77.0.1 and up: in no network of the hosts', so that they cost no route.
 fn vip(number: usize) -> String {
@@ -76,34 +78,6 @@ impl Gateway {
             next += 1;
         }
         all
-    }
-}
-
-/// Nanoseconds of CPU of all threads.
-fn cpu(processes: &[u32]) -> u64 {
-    let tasks = processes.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).unwrap());
-    tasks
-        .map(|task| {
-            let text = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
-            text.split(' ').next().unwrap().parse::<u64>().unwrap()
-        })
-        .sum()
-}
-
-/// Proportional set size in MiB.
-fn memory(processes: &[u32]) -> f64 {
-    let kib = |pid: &u32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap()
-    };
-    processes.iter().map(kib).sum::<f64>() / 1024.0
-}
-
-fn pass(time: Duration) {
-    let end = clock::now() + time;
-    while clock::now() < end {
-        std::thread::park_timeout(end.since(clock::now()));
     }
 }
 

@@ -2,39 +2,19 @@
 
 #![cfg(feature = "etcd")]
 
+#[macro_use]
 #[path = "lab/cluster/mod.rs"]
 mod cluster;
+mod lab;
 
 use std::fs;
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cluster::certs::{Authority, Leaf};
 use cluster::ctl::ROOT_PASSWORD;
-use cluster::{Cluster, LIMIT, Setup, Tls, Token, holds_within};
-
-/// A test that runs with each version.
-macro_rules! with_each_version {
-    ($(fn $name:ident($version:ident: &'static str) $body:block)*) => {
-        $(mod $name {
-            use super::*;
-
-            fn with($version: &'static str) $body
-
-            #[test]
-            fn etcd_3_4() {
-                with("3.4");
-            }
-
-            #[test]
-            fn etcd_3_5() {
-                with("3.5");
-            }
-        })*
-    };
-}
+use cluster::{Cluster, LAUNCHER, LIMIT, Setup, Tls, Token, holds_within};
 
 /// Elections of a third of a second.
 fn quick(version: &'static str) -> Setup {
@@ -234,13 +214,9 @@ fn a_full_store_takes_no_more(version: &'static str) {
 
 }
 
-fn launcher() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/etcd/havip-etcd")
-}
-
 /// Runs the launcher with `--print`: the command line, or what is wrong.
 fn print(variables: &[(&str, &str)], arguments: &[&str]) -> Result<String, String> {
-    let mut launcher = Command::new(launcher());
+    let mut launcher = Command::new(LAUNCHER);
     launcher.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     launcher.env("ETCD_BIN", "true").env("KEY_DIR", "/nonexistent");
     launcher.envs(variables.iter().copied());
@@ -289,7 +265,7 @@ fn the_launcher_takes_variables_away_that_etcd_would_stumble_over() {
     let stub = folder.join("etcd");
     fs::write(&stub, "#!/bin/sh\necho \"$@\"\nenv\n").unwrap();
     fs::set_permissions(&stub, fs::Permissions::from_mode(0o755)).unwrap();
-    let output = Command::new(launcher())
+    let output = Command::new(LAUNCHER)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("ETCD_BIN", &stub)

@@ -3,149 +3,40 @@
 #![cfg(feature = "etcd")]
 
 #[macro_use]
+#[path = "lab/cluster/mod.rs"]
+mod cluster;
 mod lab;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::process::{Child, Command};
+use std::process::Command;
 
-use havip::linux::netlink::Requests;
-use havip::linux::{RecvBatch, VrrpSocket};
-use havip::node::kernel::Port;
-use havip::wire::Family;
-use havip::wire::ip::parse_ipv4;
-use havip::wire::vrrp::Packet;
-use lab::peer::{folder, is_there};
+use cluster::{Cluster, Setup};
+use lab::listener::Listener;
 use lab::{Daemon, Host, Lan, wait};
 
-const ETCD: &str = "etcd-3.4";
 const VIP: &str = "192.0.2.100";
 
-/// A real etcd on a host of its own.
-struct Etcd {
-    host: Host,
-    child: Child,
-}
-
-impl Etcd {
-    fn start(host: Host) -> Self {
-        let child = Self::spawn(&host);
-        let etcd = Self { host, child };
-        wait("etcd answers", || etcd.ctl(&["endpoint", "health"]).is_some());
-        etcd
-    }
-
-    fn spawn(host: &Host) -> Child {
-        let url = format!("http://{}:2379", host.ip());
-        let mut program = Command::new(folder(ETCD).join("usr/bin/etcd"));
-        program.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-        program.args(["--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap"]);
-        program.arg("--data-dir").arg(host.folder().join("data"));
-        host.start(&mut program, &host.folder().join("etcd.log"))
-    }
-
-    /// kill -9.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = Self::spawn(&self.host);
-        wait("etcd answers", || self.ctl(&["endpoint", "health"]).is_some());
-    }
-
-    /// Output of `etcdctl` if it succeeded.
-    fn ctl(&self, arguments: &[&str]) -> Option<String> {
-        let endpoint = format!("http://{}:2379", self.host.ip());
-        let mut program = Command::new(folder(ETCD).join("usr/bin/etcdctl"));
-        program.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint]).args(arguments);
-        let output = self.host.within(|| program.output().unwrap());
-        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
-    }
-
-    fn put(&self, key: &str, value: &str) {
-        self.ctl(&["put", key, value]).unwrap_or_else(|| panic!("put {key}"));
-    }
-
-    fn get(&self, key: &str) -> String {
-        self.ctl(&["get", "--print-value-only", key]).unwrap().trim().to_owned()
-    }
-
-    /// Starts a daemon that has nothing but this etcd.
-    fn gateway(&self, host: &Host) -> Daemon {
-        host.daemon(&format!(
-            "[etcd]\nendpoints = [\"{}:2379\"]\n[snapshot]\npath = \"{}\"\ninterval = 0\n",
-            self.host.ip(),
-            host.folder().join("state").display()
-        ))
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Hears the adverts of a LAN.
-struct Listener {
-    socket: VrrpSocket,
-    batch: RecvBatch,
-    /// How many of each VRID, and from whom.
-    heard: BTreeMap<u8, u32>,
-    sources: BTreeSet<IpAddr>,
-    /// With priority 0.
-    farewells: u32,
-}
-
-impl Listener {
-    fn on(host: &Host) -> Self {
-        let socket = host.within(|| {
-            let index = lab::index_of(&mut Requests::open().unwrap(), "eth0");
-            VrrpSocket::open(Port { index, family: Family::V4 }).unwrap()
-        });
-        Self {
-            socket,
-            batch: RecvBatch::new(),
-            heard: BTreeMap::new(),
-            sources: BTreeSet::new(),
-            farewells: 0,
-        }
-    }
-
-    /// Adverts of a VRID so far.
-    fn heard(&mut self, vrid: u8) -> u32 {
-        while self.socket.recv_batch(&mut self.batch).unwrap() > 0 {
-            for packet in self.batch.packets() {
-                let (meta, bytes) = parse_ipv4(packet.bytes).unwrap();
-                let advert = Packet::new(bytes).unwrap().check(&meta).unwrap();
-                *self.heard.entry(advert.vrid.number()).or_default() += 1;
-                self.farewells += u32::from(advert.priority == 0);
-                self.sources.insert(meta.src);
-            }
-        }
-        self.heard.get(&vrid).copied().unwrap_or(0)
-    }
-}
-
 /// A switch with an etcd on it.
-fn set_up(test: &str) -> Option<(Lan, Etcd)> {
-    if !is_there(ETCD) {
-        lab::skip(test, "no etcd; run tests/lab/fetch etcd-3.4");
-        return None;
-    }
+fn set_up(test: &str, version: &'static str) -> Option<(Lan, Cluster)> {
     let mut lan = Lan::new();
-    let etcd = Etcd::start(lan.host());
+    let address = lan.address();
+    let etcd = Cluster::start(test, &Setup { address, ..Setup::new(version) })?;
     Some((lan, etcd))
 }
 
-isolated! {
-    fn what_etcdctl_puts_becomes_an_address_on_the_active_gateway() {
-        let Some((mut lan, etcd)) = set_up("put") else { return };
+/// Starts a daemon that has nothing but this etcd.
+fn gateway(host: &Host, etcd: &Cluster) -> Daemon {
+    host.daemon(&format!(
+        "[etcd]\nendpoints = [\"{}\"]\n[snapshot]\npath = \"{}\"\ninterval = 0\n",
+        etcd.endpoint(0),
+        host.folder().join("state").display()
+    ))
+}
+
+with_each_version! {
+    isolated fn what_etcdctl_puts_becomes_an_address_on_the_active_gateway(version: &'static str) {
+        let Some((mut lan, etcd)) = set_up(module_path!(), version) else { return };
         let (a, b) = (lan.host(), lan.host());
-        let (first, second) = (etcd.gateway(&a), etcd.gateway(&b));
+        let (first, second) = (gateway(&a, &etcd), gateway(&b, &etcd));
         // The seed's tables, as its scripts put them.
         etcd.put("/havip/virtual_router/default/interface", "eth0");
         etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
@@ -158,8 +49,9 @@ isolated! {
         first.wait_for("active");
         second.wait_for("backup");
         wait("the VIP is on the active gateway", || a.has(VIP) && !b.has(VIP));
-        let gateway = format!("{},ff:ff:ff:ff:ff:ff", a.ip());
-        wait("the gateway key says who", || etcd.get("/havip/vRouterGateway/100") == gateway);
+        let active = format!("{},ff:ff:ff:ff:ff:ff", a.ip());
+        let named = || etcd.get("/havip/vRouterGateway/100").as_ref() == Some(&active);
+        wait("the gateway key says who", named);
 
         etcd.put("/havip/virtual_router/100/vips", "192.0.2.100,192.0.2.101");
         wait("a second VIP comes", || a.has("192.0.2.101"));
@@ -167,7 +59,7 @@ isolated! {
 
         // A bad value changes nothing, and says so.
         etcd.put("/havip/virtual_router/100/priority", "many");
-        etcd.put("/havip/node/gw2/virtual_router/100/priority", "none");
+        etcd.put("/havip/node/gw1/virtual_router/100/priority", "none");
         wait("it is named", || {
             first.status()["config"]["problems"].to_string().contains("virtual_router/100/priority")
                 || second.status()["config"]["problems"].to_string().contains("many")
@@ -177,34 +69,36 @@ isolated! {
 
         // A stale agent's word over ours is put right.
         etcd.put("/havip/vRouterGateway/100", "10.9.9.9,00:00:00:00:00:00");
-        wait("the gateway key is put right", || etcd.get("/havip/vRouterGateway/100") == gateway);
+        wait("the gateway key is put right", named);
 
         // An order is an order.
+        etcd.put("/havip/node/gw1/vrids", "none");
         etcd.put("/havip/node/gw2/vrids", "none");
-        etcd.put("/havip/node/gw3/vrids", "none");
         wait("released", || !a.has(VIP) && !b.has(VIP));
     }
 }
 
-isolated! {
-    fn losing_etcd_changes_nothing_and_its_return_moves_only_what_changed() {
-        let Some((mut lan, mut etcd)) = set_up("loss") else { return };
+with_each_version! {
+    isolated fn losing_etcd_changes_nothing_and_its_return_moves_only_what_changed(
+        version: &'static str,
+    ) {
+        let Some((mut lan, mut etcd)) = set_up(module_path!(), version) else { return };
         let a = lan.host();
-        let daemon = etcd.gateway(&a);
+        let daemon = gateway(&a, &etcd);
         etcd.put("/havip/virtual_router/default/interface", "eth0");
         etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
         etcd.put("/havip/virtual_router/100/vips", VIP);
         etcd.put("/havip/virtual_router/101/vips", "192.0.2.101");
-        etcd.put("/havip/node/gw2/vrids", "100,101");
+        etcd.put("/havip/node/gw1/vrids", "100,101");
         daemon.wait_for("active");
         wait("both are there", || a.has(VIP) && a.has("192.0.2.101"));
         let mut listener = Listener::on(&lan.host());
-        etcd.kill();
+        etcd.kill(0);
         wait("the loss shows", || daemon.status()["config"]["store"]["connected"] == false);
         // Through the loss, a time without it, and its return.
         wait("adverts go on", || listener.heard(100) >= 30 && listener.heard(101) >= 30);
         assert!(a.has(VIP) && a.has("192.0.2.101"));
-        etcd.restart();
+        etcd.restart(0);
         wait("it is back", || daemon.status()["config"]["store"]["connected"] == true);
         let before = listener.heard(100);
         wait("and on", || listener.heard(100) > before && listener.heard(101) > before);
@@ -218,7 +112,7 @@ isolated! {
             assert_eq!(router["counters"]["priority_zero_sent"], 0);
         }
         // Everything vanishing is a mistake, not an order.
-        etcd.ctl(&["del", "--prefix", "/havip/"]).unwrap();
+        etcd.del_prefix("/havip/");
         wait("it alarms", || {
             daemon.status()["config"]["problems"].to_string().contains("a mistake is not an order")
         });
@@ -226,11 +120,13 @@ isolated! {
     }
 }
 
-isolated! {
-    fn export_and_import_are_each_others_way_back_and_a_wrong_file_writes_nothing() {
-        let Some((mut lan, etcd)) = set_up("export") else { return };
+with_each_version! {
+    isolated fn export_and_import_are_each_others_way_back_and_a_wrong_file_writes_nothing(
+        version: &'static str,
+    ) {
+        let Some((mut lan, etcd)) = set_up(module_path!(), version) else { return };
         let a = lan.host();
-        let endpoint = format!("{}:2379", etcd.host.ip());
+        let endpoint = etcd.endpoint(0);
         let havip = |arguments: &[&str]| {
             let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
             program.args(arguments).args(["--endpoints", &endpoint]);
@@ -241,19 +137,19 @@ isolated! {
         let file = a.folder().join("wanted.toml");
         let path = file.to_str().unwrap();
         let wanted = "[virtual_router.100]\ninterface = \"eth0\"\nvips = [\"192.0.2.100\"]\n\
-                      version = 2\nauth_pass = \"h1dden!\"\n[node.gw2]\nvrids = [100]\n";
+                      version = 2\nauth_pass = \"h1dden!\"\n[node.gw1]\nvrids = [100]\n";
         // The deployed code's spelling stays with a router that has it.
         etcd.put("/havip/virtual_routers/100/interface", "eth1");
         std::fs::write(&file, wanted).unwrap();
         let (text, code) = havip(&["import", "--dry-run", path]);
         assert_eq!(code, Some(0), "{text}");
         assert!(text.contains("/havip/virtual_routers/100/vips") && !text.contains("h1dden!"));
-        assert_eq!(etcd.get("/havip/node/gw2/vrids"), "");
+        assert_eq!(etcd.get("/havip/node/gw1/vrids"), None);
         let (text, code) = havip(&["import", path]);
         assert_eq!(code, Some(0), "{text}");
         assert!(text.contains("put 5 key(s)"), "{text}");
-        assert_eq!(etcd.get("/havip/virtual_routers/100/vips"), VIP);
-        assert_eq!(etcd.get("/havip/node/gw2/vrids"), "100");
+        assert_eq!(etcd.get("/havip/virtual_routers/100/vips").as_deref(), Some(VIP));
+        assert_eq!(etcd.get("/havip/node/gw1/vrids").as_deref(), Some("100"));
         let (text, code) = havip(&["import", path]);
         assert_eq!(code, Some(0));
         assert!(text.contains("all of it already"), "{text}");
@@ -268,15 +164,15 @@ isolated! {
         assert_eq!(code, Some(0), "{text}");
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&out).unwrap());
         assert_eq!(mode & 0o777, 0o600);
-        etcd.ctl(&["del", "--prefix", "/havip/"]).unwrap();
+        etcd.del_prefix("/havip/");
         let (text, code) = havip(&["import", out.to_str().unwrap()]);
         assert_eq!(code, Some(0), "{text}");
-        assert_eq!(etcd.get("/havip/virtual_router/100/auth_pass"), "h1dden!");
+        assert_eq!(etcd.get("/havip/virtual_router/100/auth_pass").as_deref(), Some("h1dden!"));
 
         std::fs::write(&file, wanted.replace("= 2", "= 4")).unwrap();
         let (text, code) = havip(&["import", path]);
         assert_eq!(code, Some(3), "{text}");
-        assert_eq!(etcd.get("/havip/virtual_router/100/version"), "2");
+        assert_eq!(etcd.get("/havip/virtual_router/100/version").as_deref(), Some("2"));
         etcd.put("/havip/virtual_router/100/priority", "1000");
         let (text, code) = havip(&["check", "--etcd"]);
         assert_eq!(code, Some(3), "{text}");
@@ -284,16 +180,18 @@ isolated! {
     }
 }
 
-isolated! {
-    fn a_restart_without_etcd_runs_from_the_snapshot_and_moves_to_etcd_without_a_flap() {
-        let Some((mut lan, mut etcd)) = set_up("snapshot") else { return };
+with_each_version! {
+    isolated fn a_restart_without_etcd_runs_from_the_snapshot_and_moves_to_etcd_without_a_flap(
+        version: &'static str,
+    ) {
+        let Some((mut lan, mut etcd)) = set_up(module_path!(), version) else { return };
         let a = lan.host();
-        let mut daemon = etcd.gateway(&a);
+        let mut daemon = gateway(&a, &etcd);
         etcd.put("/havip/virtual_router/default/interface", "eth0");
         etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
         etcd.put("/havip/virtual_router/100/vips", VIP);
         etcd.put("/havip/virtual_router/101/vips", "192.0.2.101");
-        etcd.put("/havip/node/gw2/vrids", "100,101");
+        etcd.put("/havip/node/gw1/vrids", "100,101");
         wait("both are there", || a.has(VIP) && a.has("192.0.2.101"));
         let snapshot = a.folder().join("state/snapshot.toml");
         wait("the snapshot has both", || {
@@ -301,10 +199,10 @@ isolated! {
         });
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&snapshot).unwrap());
         assert_eq!(mode & 0o777, 0o600);
-        etcd.kill();
+        etcd.kill(0);
         assert!(daemon.stop().success());
         assert!(!a.has(VIP));
-        daemon = etcd.gateway(&a);
+        daemon = gateway(&a, &etcd);
         wait("both are back without etcd", || a.has(VIP) && a.has("192.0.2.101"));
         let mut check = Command::new(env!("CARGO_BIN_EXE_havip"));
         check.args(["status", "--check", "--config"]).arg(&daemon.config);
@@ -313,12 +211,60 @@ isolated! {
         assert_eq!(output.status.code(), Some(4), "{said}");
         assert!(said.contains("not connected for") && said.contains("snapshot, written"), "{said}");
         assert_eq!(daemon.status()["config"]["store"]["source"], "snapshot");
-        etcd.restart();
+        etcd.restart(0);
         wait("etcd is used again", || daemon.status()["config"]["store"]["source"] == "etcd");
         etcd.put("/havip/virtual_router/101/vips", "192.0.2.102");
         wait("the change comes", || a.has("192.0.2.102") && !a.has("192.0.2.101"));
         for router in daemon.status()["vrrp"]["routers"].as_array().unwrap() {
             assert_eq!(router["counters"]["master_transitions"], 1, "{router}");
         }
+    }
+}
+
+with_each_version! {
+    isolated fn where_etcd_is_counts_anew_at_sighup_and_moves_nothing_else(version: &'static str) {
+        let Some((mut lan, etcd)) = set_up("sighup", version) else { return };
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.put("/havip/virtual_router/100/vips", VIP);
+        etcd.put("/havip/node/gw1/vrids", "100");
+        let a = lan.host();
+        let state = a.folder().join("state");
+        let file = |endpoint: &str| {
+            format!(
+                "[etcd]\nendpoints = [\"{endpoint}\"]\n[snapshot]\npath = \"{}\"\ninterval = 0\n\
+                 [virtual_router.7]\ninterface = \"eth0\"\nvips = [\"192.0.2.107\"]\n",
+                state.display()
+            )
+        };
+        let daemon = a.daemon(&file("192.0.2.254:1"));
+        wait("nothing answers", || daemon.status()["config"]["store"]["error"].is_string());
+        std::fs::write(&daemon.config, a.config(&file(&etcd.endpoint(0)))).unwrap();
+        daemon.signal("-HUP");
+        daemon.wait_for("active");
+        wait("etcd's VIP is there", || a.has(VIP));
+        // To another name of the same, and back to nowhere: what runs goes on.
+        let port = etcd.address(0).port();
+        std::fs::write(&daemon.config, a.config(&file(&format!("http://192.0.2.254:{port}/"))))
+            .unwrap();
+        daemon.signal("-HUP");
+        std::fs::write(&daemon.config, a.config(&file("192.0.2.254:1"))).unwrap();
+        daemon.signal("-HUP");
+        wait("it is away", || daemon.status()["config"]["store"]["connected"] == false);
+        assert!(a.has(VIP));
+        let status = daemon.status();
+        assert_eq!(status["vrrp"]["routers"][0]["counters"]["master_transitions"], 1, "{status}");
+        assert_eq!(status["config"]["refused"].as_array().map(Vec::len), Some(0));
+        // What counts only at a start is said, and not for ever.
+        let text = a.config(&file("192.0.2.254:1")).replace("gw1", "gw7");
+        std::fs::write(&daemon.config, text).unwrap();
+        daemon.signal("-HUP");
+        wait("it is said", || {
+            daemon.status()["config"]["refused"].to_string().contains("[havip] node: changed")
+        });
+        std::fs::write(&daemon.config, a.config(&file("192.0.2.254:1"))).unwrap();
+        daemon.signal("-HUP");
+        wait("no more", || {
+            daemon.status()["config"]["refused"].as_array().is_some_and(Vec::is_empty)
+        });
     }
 }

@@ -3,19 +3,22 @@
 
 #![cfg(feature = "etcd")]
 
+#[macro_use]
+#[path = "lab/cluster/mod.rs"]
+mod cluster;
 #[path = "lab/follower.rs"]
 mod follower;
-#[path = "lab/etcd.rs"]
 mod lab;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::sync::atomic::Ordering;
+use std::net::{Ipv4Addr, TcpListener};
 
+use cluster::{Cluster, Setup};
 use follower::{Follower, options, values};
 use havip::linux::clock;
 use havip::store::{ErrorKind, Guard, Options, StoreEvent, dump_prefix, import};
-use lab::{DEADLINE, Etcd, Proxy};
+use lab::proxy::Proxy;
+use lab::{LIMIT, wait};
 
 fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -35,14 +38,43 @@ const SEED: &[(&str, &str)] = &[
     ("/havip/vRouterGateway/100", "192.0.2.2,ff:ff:ff:ff:ff:ff"),
 ];
 
-#[test]
-fn a_node_follows_its_own_keys_of_the_seed() {
-    let Some(etcd) = Etcd::start("a_node_follows_its_own_keys_of_the_seed") else { return };
+/// A single etcd.
+fn start(test: &str, version: &'static str) -> Option<Cluster> {
+    Cluster::start(test, &Setup::new(version))
+}
+
+/// Where nobody listens.
+fn nowhere() -> String {
+    format!("127.0.0.1:{}", cluster::free_port(Ipv4Addr::LOCALHOST.into()))
+}
+
+fn frozen(etcd: &mut Cluster, options: Options, kinds: &[ErrorKind]) {
+    etcd.put("/havip/node/gw1/vrids", "100");
+    let follower = Follower::with(options);
+    follower.state();
+    // A change that it hears of shows that its watches are open.
+    etcd.put("/havip/node/gw1/node_ip", "192.0.2.1");
+    follower.until(|now| now.contains_key("/havip/node/gw1/node_ip"));
+    etcd.stop(0);
+    let started = clock::now();
+    let error = follower.lost();
+    eprintln!("noticed after {:?}: {error}", clock::now().since(started));
+    assert!(kinds.contains(&error.kind()), "{error}");
+    etcd.cont(0);
+    follower.connected();
+    etcd.put("/havip/node/gw1/vrids", "101");
+    follower.until(|now| now["/havip/node/gw1/vrids"] == "101");
+}
+
+with_each_version! {
+
+fn a_node_follows_its_own_keys_of_the_seed(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
     for (key, value) in SEED {
         etcd.put(key, value);
     }
-    let follower = Follower::of(&[etcd.endpoint()]);
-    assert_eq!(follower.connected().to_string(), etcd.endpoint());
+    let follower = Follower::of(&[etcd.endpoint(0)]);
+    assert_eq!(follower.connected().to_string(), etcd.endpoint(0));
     let state = follower.state();
     let keys: Vec<_> = values(&state).into_keys().collect();
     assert_eq!(
@@ -63,7 +95,7 @@ fn a_node_follows_its_own_keys_of_the_seed() {
     let changed = follower.until(|now| now["/havip/virtual_routers/101/vips"] == "10.0.0.7");
     assert!(changed.revision > state.revision && changed.cluster_id == state.cluster_id);
 
-    etcd.ctl(&["del", "/havip/virtual_router/100/priority"]);
+    etcd.del("/havip/virtual_router/100/priority");
     follower.until(|now| !now.contains_key("/havip/virtual_router/100/priority"));
 
     // Another router, whose keys are there already: what is watched changes.
@@ -80,10 +112,9 @@ fn a_node_follows_its_own_keys_of_the_seed() {
     follower.until(|now| now.contains_key("/havip/virtual_routers/101/vips"));
 }
 
-#[test]
-fn a_transaction_over_several_routers_is_never_seen_in_part() {
-    let Some(etcd) = Etcd::start("a_transaction_is_never_seen_in_part") else { return };
-    let options = options(&[etcd.endpoint()]);
+fn a_transaction_over_several_routers_is_never_seen_in_part(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
+    let options = options(&[etcd.endpoint(0)]);
     let write = |round: u32| {
         let round = round.to_string();
         let pairs = pairs(&[
@@ -96,7 +127,7 @@ fn a_transaction_over_several_routers_is_never_seen_in_part() {
         smol::block_on(import(&options, &pairs, &[])).expect("it is written");
     };
     write(0);
-    let follower = Follower::of(&[etcd.endpoint()]);
+    let follower = Follower::of(&[etcd.endpoint(0)]);
     follower.state();
     for round in 1..=100 {
         write(round);
@@ -109,10 +140,9 @@ fn a_transaction_over_several_routers_is_never_seen_in_part() {
     });
 }
 
-#[test]
-fn a_change_between_two_steps_of_reading_is_not_seen_in_part() {
-    let Some(etcd) = Etcd::start("a_change_between_two_steps_of_reading") else { return };
-    let direct = options(&[etcd.endpoint()]);
+fn a_change_between_two_steps_of_reading_is_not_seen_in_part(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
+    let direct = options(&[etcd.endpoint(0)]);
     let write = |round: &str| {
         let pairs = pairs(&[
             ("/havip/node/gw1/vrids", "100"),
@@ -123,17 +153,17 @@ fn a_change_between_two_steps_of_reading_is_not_seen_in_part() {
         smol::block_on(import(&direct, &pairs, &[])).expect("it is written")
     };
     write("0");
-    let proxy = Proxy::before(etcd.address());
+    let proxy = Proxy::before(etcd.address(0));
     for (round, before, compact) in [("1", "0", false), ("2", "2", true)] {
         proxy.hold_at("hold-here");
-        let mut options = options(&[format!("127.0.0.1:{}", proxy.port)]);
-        options.call_timeout = DEADLINE;
+        let mut options = options(&[proxy.endpoint()]);
+        options.call_timeout = LIMIT;
         let follower = Follower::with(options);
         // It knows its own keys and the defaults, and asks for its routers'.
         proxy.wait_held();
         let revision = write(round);
         if compact {
-            etcd.ctl(&["compact", &revision.to_string()]);
+            assert_eq!(etcd.compact(), revision);
         }
         proxy.let_go();
         let both = |now: &BTreeMap<String, String>, value: &str| {
@@ -154,16 +184,15 @@ fn a_change_between_two_steps_of_reading_is_not_seen_in_part() {
     }
 }
 
-#[test]
-fn an_etcd_that_dies_and_returns_is_noticed_and_read_again() {
-    let Some(mut etcd) = Etcd::start("an_etcd_that_dies_and_returns") else { return };
+fn an_etcd_that_dies_and_returns_is_noticed_and_read_again(version: &'static str) {
+    let Some(mut etcd) = start(module_path!(), version) else { return };
     etcd.put("/havip/node/gw1/vrids", "100");
-    let follower = Follower::of(&[etcd.endpoint()]);
+    let follower = Follower::of(&[etcd.endpoint(0)]);
     let before = follower.state();
-    etcd.kill();
+    etcd.kill(0);
     let error = follower.lost();
     assert!(matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unreachable), "{error}");
-    assert!(etcd.run(), "etcd starts on its data");
+    etcd.restart(0);
     follower.connected();
     let after = follower.state();
     assert_eq!(after.entries, before.entries);
@@ -172,22 +201,20 @@ fn an_etcd_that_dies_and_returns_is_noticed_and_read_again() {
     follower.until(|now| now["/havip/node/gw1/vrids"] == "101");
 }
 
-#[test]
-fn a_history_compacted_during_an_outage_is_no_loss() {
-    let Some(etcd) = Etcd::start("a_history_compacted_during_an_outage") else { return };
+fn a_history_compacted_during_an_outage_is_no_loss(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
     etcd.put("/havip/node/gw1/vrids", "100");
     etcd.put("/havip/virtual_router/100/vips", "10.0.0.3");
-    let proxy = Proxy::before(etcd.address());
-    let follower = Follower::of(&[format!("127.0.0.1:{}", proxy.port)]);
+    let proxy = Proxy::before(etcd.address(0));
+    let follower = Follower::of(&[proxy.endpoint()]);
     follower.state();
     proxy.cut();
     follower.lost();
     for round in 0..10 {
         etcd.put("/havip/virtual_router/100/priority", &round.to_string());
     }
-    etcd.ctl(&["del", "/havip/virtual_router/100/vips"]);
-    let revision = etcd.number(&["get", "x", "-w", "json"], "revision");
-    etcd.ctl(&["compact", "--physical", &revision.to_string()]);
+    etcd.del("/havip/virtual_router/100/vips");
+    etcd.compact();
     proxy.mend();
     follower.until(|now| {
         now.get("/havip/virtual_router/100/priority").is_some_and(|value| value == "9")
@@ -195,25 +222,23 @@ fn a_history_compacted_during_an_outage_is_no_loss() {
     });
 }
 
-#[test]
-fn a_history_compacted_between_reading_and_watching_is_read_again() {
-    let Some(etcd) = Etcd::start("a_history_compacted_between") else { return };
+fn a_history_compacted_between_reading_and_watching_is_read_again(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
     etcd.put("/havip/node/gw1/vrids", "100");
     etcd.put("/havip/virtual_router/100/vips", "hold-here");
-    let proxy = Proxy::before(etcd.address());
+    let proxy = Proxy::before(etcd.address(0));
     proxy.hold_at("hold-here");
-    let mut options = options(&[format!("127.0.0.1:{}", proxy.port)]);
-    options.call_timeout = DEADLINE;
-    options.probe_interval = DEADLINE;
+    let mut options = options(&[proxy.endpoint()]);
+    options.call_timeout = LIMIT;
+    options.probe_interval = LIMIT;
     let follower = Follower::with(options);
     // It has read everything, and its watches are under way.
     proxy.wait_held();
     for round in 0..5 {
         etcd.put("/havip/virtual_router/100/priority", &round.to_string());
     }
-    etcd.ctl(&["del", "/havip/virtual_router/100/vips"]);
-    let revision = etcd.number(&["get", "x", "-w", "json"], "revision");
-    etcd.ctl(&["compact", &revision.to_string()]);
+    etcd.del("/havip/virtual_router/100/vips");
+    etcd.compact();
     proxy.let_go();
     loop {
         match follower.next() {
@@ -233,30 +258,23 @@ fn a_history_compacted_between_reading_and_watching_is_read_again() {
     follower.until(|now| now["/havip/virtual_router/100/priority"] == "200");
 }
 
-#[test]
-fn a_node_that_takes_over_a_thousand_routers_writes_few_revisions() {
+fn a_node_that_takes_over_a_thousand_routers_writes_few_revisions(version: &'static str) {
     const MANY: usize = 1000;
-    let Some(etcd) = Etcd::start("a_node_that_takes_over_a_thousand_routers") else { return };
+    let Some(etcd) = start(module_path!(), version) else { return };
     let keys: Vec<String> = (0..MANY).map(|n| format!("/havip/vRouterGateway/r{n}")).collect();
     let writes: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "192.0.2.1,m")).collect();
-    let before = etcd.number(&["get", "x", "-w", "json"], "revision");
-    let follower = Follower::of(&[etcd.endpoint()]);
+    let before = etcd.revision();
+    let follower = Follower::of(&[etcd.endpoint(0)]);
     follower.demand(&writes, &[]);
-    let count =
-        || etcd.number(&["get", "/havip/", "--prefix", "--keys-only", "-w", "json"], "count");
-    let until = clock::now() + DEADLINE;
-    while count() < i64::try_from(MANY).expect("a small number") {
-        assert!(clock::now() < until, "the keys were not written");
-    }
-    let revisions = etcd.number(&["get", "x", "-w", "json"], "revision") - before;
+    wait("the keys are written", || etcd.dump("/havip/").len() == MANY);
+    let revisions = etcd.revision() - before;
     assert!(revisions <= 20, "{revisions} revisions");
 }
 
-#[test]
-fn a_key_that_the_server_refuses_keeps_none_of_the_others_back() {
-    let Some(etcd) = Etcd::start("a_key_that_the_server_refuses") else { return };
+fn a_key_that_the_server_refuses_keeps_none_of_the_others_back(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
     etcd.put("/havip/node/gw1/vrids", "100");
-    let follower = Follower::of(&[etcd.endpoint()]);
+    let follower = Follower::of(&[etcd.endpoint(0)]);
     follower.state();
     // Above the server's bound of a request.
     let huge = "x".repeat(1_600_000);
@@ -272,44 +290,40 @@ fn a_key_that_the_server_refuses_keeps_none_of_the_others_back() {
             break;
         }
     }
-    let until = clock::now() + DEADLINE;
-    while etcd.ctl(&["get", "--print-value-only", "/havip/vRouterGateway/101"]).trim() != "fits" {
-        assert!(clock::now() < until, "the other key was not written");
-    }
+    wait("the other key is written", || {
+        etcd.get("/havip/vRouterGateway/101").as_deref() == Some("fits")
+    });
     // Reading goes on.
     etcd.put("/havip/node/gw1/vrids", "101");
     follower.until(|now| now["/havip/node/gw1/vrids"] == "101");
 }
 
-#[test]
-fn a_gateway_key_is_written_and_put_right_but_not_without_measure() {
+fn a_gateway_key_is_written_and_put_right_but_not_without_measure(version: &'static str) {
     const KEY: &str = "/havip/vRouterGateway/100";
     const OURS: &str = "192.0.2.1,02:00:00:00:00:01";
-    let Some(etcd) = Etcd::start("a_gateway_key_is_written_and_put_right") else { return };
+    let Some(etcd) = start(module_path!(), version) else { return };
     etcd.put("/havip/node/gw1/vrids", "100");
-    let proxy = Proxy::before(etcd.address());
-    let follower = Follower::of(&[format!("127.0.0.1:{}", proxy.port)]);
+    let proxy = Proxy::before(etcd.address(0));
+    let follower = Follower::of(&[proxy.endpoint()]);
     follower.state();
     let started = clock::now();
-    // etcdctl asks anew each time; that is all the waiting there is.
-    let wait_for_ours = || {
-        let until = clock::now() + DEADLINE;
-        while etcd.ctl(&["get", "--print-value-only", KEY]).trim() != OURS {
-            assert!(clock::now() < until, "the key was not put right");
-        }
+    let wait_for_ours = || wait("the key is ours", || etcd.get(KEY).as_deref() == Some(OURS));
+    let version = || {
+        let answer = etcd.json(&["get", KEY]);
+        answer["kvs"][0]["version"].as_i64().expect("it is there")
     };
     follower.demand(&[(KEY, OURS)], &[]);
     wait_for_ours();
-    etcd.ctl(&["del", KEY]);
+    etcd.del(KEY);
     wait_for_ours();
-    let first = etcd.number(&["get", KEY, "-w", "json"], "version");
+    let first = version();
     assert_eq!(first, 1, "it was created anew once");
     const FOREIGN: i64 = 20;
     for round in 0..FOREIGN {
         etcd.put(KEY, &format!("192.0.2.9,{round}"));
     }
     wait_for_ours();
-    let version = etcd.number(&["get", KEY, "-w", "json"], "version");
+    let version = version();
     let seconds = i64::try_from(clock::now().since(started).as_secs()).expect("a small number");
     assert!(version - first - FOREIGN <= seconds + 1, "{version} versions in {seconds} s");
 
@@ -325,68 +339,47 @@ fn a_gateway_key_is_written_and_put_right_but_not_without_measure() {
     etcd.put(KEY, "192.0.2.9,other");
     etcd.put("/havip/node/gw1/node_ip", "192.0.2.1");
     follower.until(|now| now.contains_key("/havip/node/gw1/node_ip"));
-    assert_eq!(etcd.ctl(&["get", "--print-value-only", KEY]).trim(), "192.0.2.9,other");
+    assert_eq!(etcd.get(KEY).as_deref(), Some("192.0.2.9,other"));
 }
 
-#[test]
-fn dead_and_mute_endpoints_do_not_keep_a_node_from_the_good_one() {
-    let Some(etcd) = Etcd::start("dead_and_mute_endpoints") else { return };
+fn dead_and_mute_endpoints_do_not_keep_a_node_from_the_good_one(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
     etcd.put("/havip/node/gw1/vrids", "100");
     let mute = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
     let mute = format!("127.0.0.1:{}", mute.local_addr().expect("it is bound").port());
-    let dead = format!("127.0.0.1:{}", lab::free_port());
-    let endpoints = [dead, mute, etcd.endpoint()];
+    let dead = nowhere();
+    let endpoints = [dead, mute, etcd.endpoint(0)];
     let follower = Follower::of(&endpoints);
-    assert_eq!(follower.connected().to_string(), etcd.endpoint());
+    assert_eq!(follower.connected().to_string(), etcd.endpoint(0));
     follower.until(|now| now.contains_key("/havip/node/gw1/vrids"));
     let dump = smol::block_on(dump_prefix(&options(&endpoints), "/havip/")).expect("it is read");
     assert_eq!(dump.entries.len(), 1);
 }
 
-#[test]
-fn a_frozen_etcd_is_noticed_and_found_again() {
-    let Some(etcd) = Etcd::start("a_frozen_etcd_is_noticed") else { return };
-    frozen(&etcd, options(&[etcd.endpoint()]), &[ErrorKind::TimedOut]);
+fn a_frozen_etcd_is_noticed_and_found_again(version: &'static str) {
+    let Some(mut etcd) = start(module_path!(), version) else { return };
+    let options = options(&[etcd.endpoint(0)]);
+    frozen(&mut etcd, options, &[ErrorKind::TimedOut]);
 }
 
-#[test]
-fn a_frozen_etcd_is_noticed_by_pings_where_nothing_else_asks() {
-    let Some(etcd) = Etcd::start("a_frozen_etcd_is_noticed_by_pings") else { return };
-    let mut options = options(&[etcd.endpoint()]);
-    options.probe_interval = DEADLINE * 2;
-    frozen(&etcd, options, &[ErrorKind::Closed]);
+fn a_frozen_etcd_is_noticed_by_pings_where_nothing_else_asks(version: &'static str) {
+    let Some(mut etcd) = start(module_path!(), version) else { return };
+    let mut options = options(&[etcd.endpoint(0)]);
+    options.probe_interval = LIMIT * 2;
+    frozen(&mut etcd, options, &[ErrorKind::Closed]);
 }
 
-fn frozen(etcd: &Etcd, options: Options, kinds: &[ErrorKind]) {
+fn ten_thousand_keys_of_others_do_not_reach_a_node(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
     etcd.put("/havip/node/gw1/vrids", "100");
-    let follower = Follower::with(options);
-    follower.state();
-    // A change that it hears of shows that its watches are open.
-    etcd.put("/havip/node/gw1/node_ip", "192.0.2.1");
-    follower.until(|now| now.contains_key("/havip/node/gw1/node_ip"));
-    etcd.signal("STOP");
-    let started = clock::now();
-    let error = follower.lost();
-    eprintln!("noticed after {:?}: {error}", clock::now().since(started));
-    assert!(kinds.contains(&error.kind()), "{error}");
-    etcd.signal("CONT");
-    follower.connected();
-    etcd.put("/havip/node/gw1/vrids", "101");
-    follower.until(|now| now["/havip/node/gw1/vrids"] == "101");
-}
-
-#[test]
-fn ten_thousand_keys_of_others_do_not_reach_a_node() {
-    let Some(etcd) = Etcd::start("ten_thousand_keys_of_others") else { return };
-    etcd.put("/havip/node/gw1/vrids", "100");
-    let proxy = Proxy::before(etcd.address());
-    let follower = Follower::of(&[format!("127.0.0.1:{}", proxy.port)]);
+    let proxy = Proxy::before(etcd.address(0));
+    let follower = Follower::of(&[proxy.endpoint()]);
     follower.state();
     // A state that follows shows that everything before it was delivered.
     etcd.put("/havip/node/gw1/node_ip", "192.0.2.1");
     follower.until(|now| now.contains_key("/havip/node/gw1/node_ip"));
-    let before = proxy.received.load(Ordering::SeqCst);
-    let direct = options(&[etcd.endpoint()]);
+    let before = proxy.received();
+    let direct = options(&[etcd.endpoint(0)]);
     for hundred in 0..100 {
         let keys: Vec<_> = (0..100)
             .map(|one| {
@@ -403,16 +396,15 @@ fn ten_thousand_keys_of_others_do_not_reach_a_node() {
     }
     etcd.put("/havip/node/gw1/node_ip", "192.0.2.2");
     follower.until(|now| now["/havip/node/gw1/node_ip"] == "192.0.2.2");
-    let bytes = proxy.received.load(Ordering::SeqCst) - before;
+    let bytes = proxy.received() - before;
     eprintln!("{bytes} bytes were received meanwhile");
     // 10,000 events would be above a megabyte.
     assert!(bytes < 50_000, "{bytes} bytes");
 }
 
-#[test]
-fn more_routers_and_keys_than_fit_one_transaction_or_page_are_read_whole() {
-    let Some(etcd) = Etcd::start("more_routers_and_keys_than_fit") else { return };
-    let direct = options(&[etcd.endpoint()]);
+fn more_routers_and_keys_than_fit_one_transaction_or_page_are_read_whole(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
+    let direct = options(&[etcd.endpoint(0)]);
     for count in [90_usize, 150] {
         let names: Vec<String> = (0..count).map(|n| format!("r{n}")).collect();
         for name in &names {
@@ -422,7 +414,7 @@ fn more_routers_and_keys_than_fit_one_transaction_or_page_are_read_whole() {
             smol::block_on(import(&direct, &keys, &[])).expect("it is written");
         }
         etcd.put("/havip/node/gw1/vrids", &names.join(","));
-        let follower = Follower::of(&[etcd.endpoint()]);
+        let follower = Follower::of(&[etcd.endpoint(0)]);
         assert_eq!(follower.state().entries.len(), count * 20 + 1);
         let last = format!("/havip/virtual_router/r{}/key0", count - 1);
         etcd.put(&last, "changed");
@@ -433,10 +425,9 @@ fn more_routers_and_keys_than_fit_one_transaction_or_page_are_read_whole() {
     assert!(dump.entries.is_sorted_by(|a, b| a.key < b.key));
 }
 
-#[test]
-fn an_import_is_one_revision_or_nothing() {
-    let Some(etcd) = Etcd::start("an_import_is_one_revision_or_nothing") else { return };
-    let options = options(&[etcd.endpoint()]);
+fn an_import_is_one_revision_or_nothing(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
+    let options = options(&[etcd.endpoint(0)]);
     let absent = [Guard::Absent { key: "/havip/node/gw1/vrids".to_owned() }];
     let revision = smol::block_on(import(&options, &pairs(SEED), &absent)).expect("it is written");
     let dump = smol::block_on(dump_prefix(&options, "/havip/")).expect("it is read");
@@ -462,17 +453,16 @@ fn an_import_is_one_revision_or_nothing() {
     assert!(error.to_string().contains("--max-txn-ops"), "{error}");
 }
 
-#[test]
-fn an_etcd_that_wants_a_user_says_so() {
-    let Some(etcd) = Etcd::start("an_etcd_that_wants_a_user_says_so") else { return };
-    etcd.ctl(&["user", "add", "root:secret"]);
-    etcd.ctl(&["user", "grant-role", "root", "root"]);
-    etcd.ctl(&["auth", "enable"]);
-    let follower = Follower::of(&[etcd.endpoint()]);
+fn an_etcd_that_wants_a_user_says_so(version: &'static str) {
+    let Some(mut etcd) = start(module_path!(), version) else { return };
+    etcd.enable_auth();
+    let follower = Follower::of(&[etcd.endpoint(0)]);
     let error = follower.lost();
     assert_eq!(error.kind(), ErrorKind::AuthRequired, "{error}");
-    let dumped = smol::block_on(dump_prefix(&options(&[etcd.endpoint()]), "/havip/"));
+    let dumped = smol::block_on(dump_prefix(&options(&[etcd.endpoint(0)]), "/havip/"));
     assert_eq!(dumped.expect_err("no user").kind(), ErrorKind::AuthRequired);
+}
+
 }
 
 #[test]
@@ -497,8 +487,7 @@ fn what_is_not_etcd_is_refused_and_not_waited_for_for_ever() {
 
 #[test]
 fn a_session_ends_when_nobody_wants_it() {
-    let endpoints = [format!("127.0.0.1:{}", lab::free_port())];
-    let mut follower = Follower::of(&endpoints);
+    let mut follower = Follower::of(&[nowhere()]);
     follower.lost();
     follower.demands = None;
     follower.thread.take().expect("it runs").join().expect("it does not panic");

@@ -67,6 +67,7 @@ pub(super) fn ask(path: &Path, resource: &str) -> Result<Value, Exit> {
 }
 
 /// Tells the daemon to do something, and says why there is no answer.
+#[cfg(feature = "etcd")]
 pub(super) fn tell(path: &Path, resource: &str) -> Result<Value, Exit> {
     answer(path, socket::post(path, resource))
 }
@@ -130,7 +131,7 @@ fn not_well(status: &Value) -> Vec<String> {
     }
     for router in list(&vrrp["routers"]) {
         let name = text(router, "name");
-        for key in ["not_ready", "held_back"] {
+        for key in ["not_ready", "held_back", "conflict"] {
             if let Some(why) = router[key].as_str() {
                 found.push(format!("router {name}: {}: {why}", key.replace('_', " ")));
             }
@@ -244,7 +245,7 @@ fn render(status: &Value) -> String {
             heard,
             vips.join(", "),
         );
-        for key in ["not_ready", "held_back"] {
+        for key in ["not_ready", "held_back", "conflict"] {
             if let Some(why) = router[key].as_str() {
                 let _ = writeln!(out, "{:<16} {}: {why}", "", key.replace('_', " "));
             }

@@ -14,8 +14,9 @@ pub(super) const COMMAND: Command = Command {
 
 fn run(_: &Given) -> Exit {
     let etcd = if cfg!(feature = "etcd") { " +etcd" } else { "" };
+    let tls = if cfg!(feature = "tls") { " +tls" } else { "" };
     print(&format!(
-        "havip {} {}-{}{etcd}\n",
+        "havip {} {}-{}{etcd}{tls}\n",
         env!("CARGO_PKG_VERSION"),
         std::env::consts::ARCH,
         std::env::consts::OS,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::build::{Input, routers};
 use super::effective::View;
 use super::key::router_key;
-use super::model::{NodeName, RouterName};
+use super::model::{IfName, NodeName, RouterName};
 use super::policy::{Facts, Policy};
 use super::problem::{Problem, Report, Severity};
 use super::settings::TABLES;
@@ -19,6 +19,7 @@ use super::{unknown, value};
 pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts) -> Vec<Problem> {
     let mut problems: BTreeSet<Problem> = unknown::in_tree(tree, &TABLES).into_iter().collect();
     let mut listed: BTreeSet<RouterName> = BTreeSet::new();
+    let mut holders: Holders = BTreeMap::new();
     for name in tree.children("node/") {
         match NodeName::new(&name) {
             Ok(node) => {
@@ -33,6 +34,13 @@ pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts) -> Vec<Problem> {
                 let (outcome, names) = routers(&input);
                 problems.extend(outcome.problems);
                 listed.extend(names);
+                for router in outcome.config.routers.values() {
+                    let vips = router.vips.iter().chain(&router.vips_excluded);
+                    for vip in vips {
+                        let place = (router.interface.clone(), vip.ip);
+                        holders.entry(place).or_default().insert(router.name.clone());
+                    }
+                }
             }
             Err(why) => {
                 let path = format!("node/{}", value::short(&name));
@@ -42,10 +50,33 @@ pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts) -> Vec<Problem> {
         }
     }
     problems.extend(unlisted(tree, &listed));
+    problems.extend(shared(&holders));
     problems.extend(orphans(tree));
     let mut problems: Vec<Problem> = problems.into_iter().collect();
     problems.sort_by(|a, b| (&a.origin, &a.path).cmp(&(&b.origin, &b.path)));
     problems
+}
+
+/// Which routers put an address on an interface of this name, on whichever node.
+type Holders = BTreeMap<(IfName, IpAddr), BTreeSet<RouterName>>;
+
+/// VIPs of two routers on different nodes, of which each may be active. On one node the second one
+/// is refused. Only a note: interfaces of one name need not be on one LAN.
+fn shared(holders: &Holders) -> Vec<Problem> {
+    let mut problems = Report::default();
+    for ((interface, ip), routers) in holders {
+        let mut routers = routers.iter();
+        let Some(first) = routers.next() else { continue };
+        for router in routers {
+            let path = View::own_place(router.as_str(), "vips");
+            let message = format!(
+                "{ip} on {interface}: the same VIP as router {first}'s on another node; on one \
+                 LAN, take it out of one of the two"
+            );
+            problems.push(Problem::missing(Severity::Note, &path, message).of(router));
+        }
+    }
+    problems.into_vec()
 }
 
 /// Routers that run nowhere.

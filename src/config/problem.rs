@@ -75,12 +75,15 @@ impl Problem {
 }
 
 impl fmt::Display for Problem {
-    /// `FILE:LINE: error: PATH: what is wrong`, or `KEY (revision N): error: what is wrong`.
+    /// `FILE:LINE: error: PATH: what is wrong`, or `KEY (revision N): error: what is wrong`; with
+    /// `{:#}` without the severity, where a log says it already.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(origin) = &self.origin {
             write!(f, "{origin}: ")?;
         }
-        write!(f, "{}: ", self.severity)?;
+        if !f.alternate() {
+            write!(f, "{}: ", self.severity)?;
+        }
         let key_says_it = matches!(self.origin, Some(Origin::Etcd { .. }));
         if !self.path.is_empty() && !key_says_it {
             write!(f, "{}: ", self.path)?;

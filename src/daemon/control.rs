@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+#[cfg(feature = "etcd")]
+use smol::Task;
 use smol::channel::Sender;
 use smol::future::or;
 use smol::{Async, Executor, Timer};
@@ -29,7 +31,7 @@ use super::keep::Keep;
 use super::socket::{self, Ask};
 use super::sources::{LoadError, Local, Sources};
 use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status};
-use crate::config::{Config, Problem, RouterName, Severity, diff};
+use crate::config::{Config, Problem, RouterName, Settings, Severity, diff};
 use crate::linux::clock;
 use crate::linux::signals::{Signal, SignalFd};
 use crate::node::notice::Level;
@@ -58,6 +60,7 @@ pub(super) struct Wiring {
 
 /// The control thread's state.
 pub(super) struct Control {
+    executor: &'static Executor<'static>,
     wiring: Wiring,
     sources: Sources,
     identity: Identity,
@@ -73,9 +76,15 @@ pub(super) struct Control {
     /// Every router's state, and since when by the wall clock, in seconds since 1970.
     states: BTreeMap<RouterName, (&'static str, u64)>,
     /// When this daemon started, by the same clock.
+    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "the store is told"))]
     started: u64,
+    /// What the local file said at the start.
+    at_start: Settings,
     #[cfg(feature = "etcd")]
     follow: Option<Follow>,
+    /// What does the following.
+    #[cfg(feature = "etcd")]
+    work: Option<Task<()>>,
     #[cfg(feature = "etcd")]
     keep: Option<Keep>,
     /// What was on disk at the start, until it is used or of no use any more.
@@ -105,13 +114,16 @@ type Store = std::convert::Infallible;
 
 impl Control {
     pub(super) fn new(
+        executor: &'static Executor<'static>,
         wiring: Wiring,
         sources: Sources,
         identity: Identity,
         warnings: Vec<String>,
     ) -> Self {
         let now = clock::now();
+        let at_start = sources.local.settings.clone();
         Self {
+            executor,
             wiring,
             sources,
             identity,
@@ -123,8 +135,11 @@ impl Control {
             asked: Vec::new(),
             states: BTreeMap::new(),
             started: clock::wall(),
+            at_start,
             #[cfg(feature = "etcd")]
             follow: None,
+            #[cfg(feature = "etcd")]
+            work: None,
             #[cfg(feature = "etcd")]
             keep: None,
             #[cfg(feature = "etcd")]
@@ -135,11 +150,8 @@ impl Control {
     }
 
     /// Works until the engine has given up everything.
-    pub(super) async fn run(
-        mut self,
-        executor: &'static Executor<'static>,
-        store: Option<Store>,
-    ) -> io::Result<()> {
+    pub(super) async fn run(mut self, store: Option<Store>) -> io::Result<()> {
+        let executor = self.executor;
         let listener = socket::bind(&self.wiring.socket)?;
         let (asks, questions) = smol::channel::bounded(ASKS_MAX);
         let server = executor.spawn(socket::serve(executor, listener, asks));
@@ -147,8 +159,8 @@ impl Control {
         let bell = Async::new(self.wiring.bell.as_fd().try_clone_to_owned()?)?;
         let hangup = self.wiring.hangup.as_fd().try_clone_to_owned()?;
         let hangup = Async::new(hangup)?;
-        let follower = self.follow_store(executor, store);
-        if follower.is_none() {
+        self.follow_store(store);
+        if !self.follows() {
             self.start();
         }
         loop {
@@ -158,6 +170,9 @@ impl Control {
                 Wake::Hangup => {
                     while let Ok(Some(signal)) = self.wiring.hangup.read() {
                         if signal == Signal::Hangup {
+                            // An operator may have changed the box, too.
+                            self.look_at = clock::now();
+                            self.look().await;
                             self.reload();
                         }
                     }
@@ -176,7 +191,7 @@ impl Control {
             self.demand();
         }
         self.leave().await;
-        drop((server, follower));
+        drop(server);
         // A path that is gone already was not ours any more.
         let _ = std::fs::remove_file(&self.wiring.socket);
         Ok(())
@@ -199,7 +214,10 @@ impl Control {
     async fn time_to_look(&self) -> io::Result<Wake> {
         let at = match self.waits_until {
             Some(until) => until.min(self.look_at),
-            None if self.follows() => self.look_at,
+            // The box may change so that what was refused can be.
+            None if self.follows() || self.sources.problems.iter().any(Problem::is_error) => {
+                self.look_at
+            }
             None => std::future::pending().await,
         };
         let at = self.write_at().map_or(at, |write_at| write_at.min(at));
@@ -228,8 +246,20 @@ impl Control {
         self.look_at = clock::now() + LOOK;
         let tunnel = self.sources.local.settings.tunnel_interface.clone();
         // A dump may wait for the kernel's lock.
-        if let Ok(identity) = smol::unblock(move || Identity::read(&tunnel)).await {
-            self.identity = identity;
+        let vips = self.sources.vips();
+        let Ok(identity) = smol::unblock(move || Identity::read(&tunnel, &vips)).await else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.identity, identity);
+        // What the box is decides on what it may be given.
+        if before.facts != self.identity.facts && self.waits_until.is_none() {
+            let known = std::mem::take(&mut self.sources.problems);
+            let running = self.sources.running.clone();
+            let config = self.sources.rebuild(&self.identity.facts);
+            self.tell_problems(&known);
+            if running.is_none_or(|running| running != config) {
+                self.send_config(config);
+            }
         }
     }
 
@@ -348,7 +378,6 @@ impl Control {
         };
         match result {
             Ok(config) => {
-                self.refused.clear();
                 self.read_at = clock::now();
                 if let Some(before) = before {
                     let diff = diff(&before, &config);
@@ -362,10 +391,17 @@ impl Control {
                 }
                 self.tell_problems(&known);
                 self.send_config(config);
+                self.refused = start_only(&self.at_start, &self.sources.local.settings);
+                if let Err(why) = self.follow_anew() {
+                    self.refused.push(why);
+                }
+                for refused in &self.refused {
+                    log::warn!("{}: {refused}", path.display());
+                }
             }
             Err(problems) => {
                 for problem in &problems {
-                    log::error!("{problem}");
+                    log::error!("{problem:#}");
                 }
                 log::error!("{}: not taken over; what ran goes on", path.display());
                 self.refused = problems.iter().map(ToString::to_string).collect();
@@ -381,7 +417,7 @@ impl Control {
                 Severity::Warning => log::Level::Warn,
                 Severity::Note => log::Level::Info,
             };
-            log::log!(target: "havip", level, "{problem}");
+            log::log!(target: "havip", level, "{problem:#}");
         }
         for shadow in &self.sources.shadows {
             log::debug!("{}: {} hides {}", shadow.path, shadow.used, shadow.hidden);
@@ -424,6 +460,22 @@ impl Control {
             vrrp,
         }
     }
+}
+
+/// Settings that have changed since the start, and count only at a start.
+fn start_only(before: &Settings, now: &Settings) -> Vec<String> {
+    [
+        ("[havip] node", before.node == now.node),
+        ("[havip] run_dir", before.run_dir == now.run_dir),
+        ("[havip] realtime", before.realtime == now.realtime),
+        ("[havip] log_level", before.log_level == now.log_level),
+        ("[snapshot] path", before.snapshot_path == now.snapshot_path),
+        ("[snapshot] interval", before.snapshot_interval == now.snapshot_interval),
+    ]
+    .into_iter()
+    .filter(|(_, same)| !same)
+    .map(|(name, _)| format!("{name}: changed; it counts from the next start on"))
+    .collect()
 }
 
 fn file_problem(message: String) -> Problem {

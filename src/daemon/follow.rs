@@ -1,9 +1,10 @@
 //! The daemon's side of the store: where it is, what it said, what is wanted of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::identity::Identity;
 use super::status::StoreStatus;
 use crate::config::{Config, NodeName, RouterName};
 use crate::linux::clock;
@@ -12,6 +13,7 @@ use crate::store::mailbox::{Receiver, Sender, mailbox};
 use crate::store::report::{self, Report, ReportedRouter};
 use crate::store::snapshot::Header;
 use crate::store::{Demand, Entry, Options, State, StoreEvent};
+use crate::wire::Mac;
 
 /// What came of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ fn taken(rival: &str) -> String {
 
 /// A store that is being followed.
 pub(super) struct Follow {
-    prefix: String,
+    options: Options,
     demands: Sender<Demand>,
     last_demand: Option<Demand>,
     pub(super) events: Receiver<StoreEvent>,
@@ -60,12 +62,17 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    /// What follows the store, and the future that does the work.
-    pub(super) fn new(options: Options) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    /// What follows the store, and the future that does the work. `before` is what followed it
+    /// with other settings.
+    pub(super) fn new(
+        options: Options,
+        before: Option<Self>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (demands, wanted) = mailbox();
         let (said, events) = mailbox();
-        let follow = Self {
-            prefix: options.prefix.clone(),
+        let now = clock::now();
+        let fresh = Self {
+            options: options.clone(),
             demands,
             last_demand: None,
             events,
@@ -77,11 +84,28 @@ impl Follow {
             known: None,
             source: "none",
             revision: 0,
-            changed_at: clock::now(),
-            link_at: clock::now(),
+            changed_at: now,
+            link_at: now,
             snapshot_time: None,
         };
+        let follow = match before {
+            None => fresh,
+            Some(Self { state, known, source, revision, changed_at, snapshot_time, .. }) => {
+                Self { state, known, source, revision, changed_at, snapshot_time, ..fresh }
+            }
+        };
         (follow, crate::store::run(options, wanted, said))
+    }
+
+    /// Whether these settings are those that it is followed with.
+    pub(super) fn is_with(&self, options: &Options) -> bool {
+        let Options { endpoints, prefix, node, tls, login, .. } = options;
+        let own = &self.options;
+        own.endpoints == *endpoints
+            && own.prefix == *prefix
+            && own.node == *node
+            && own.tls == *tls
+            && own.login == *login
     }
 
     /// Takes what the store says.
@@ -175,23 +199,23 @@ impl Follow {
         listed: impl IntoIterator<Item = RouterName>,
         running: Option<&Arc<Config>>,
         active: &BTreeSet<RouterName>,
-        identity: &Identity,
+        node_ip: Option<IpAddr>,
+        mac: Option<Mac>,
         report: Option<Report>,
     ) {
         let mut routers: BTreeSet<RouterName> = listed.into_iter().collect();
         routers.extend(running.iter().flat_map(|config| config.routers.keys().cloned()));
-        let node_ip = running.and_then(|config| config.node_ip).or(identity.node_ip);
-        let writes = match (node_ip, identity.mac) {
+        let writes = match (node_ip, mac) {
             (Some(ip), Some(mac)) => active
                 .iter()
                 .map(|name| {
-                    (format!("{}vRouterGateway/{name}", self.prefix), format!("{ip},{mac}"))
+                    (format!("{}vRouterGateway/{name}", self.options.prefix), format!("{ip},{mac}"))
                 })
                 .collect(),
             _ => BTreeMap::new(),
         };
         // What is not written any more is not refused any more.
-        let status = format!("{}status/", self.prefix);
+        let status = format!("{}status/", self.options.prefix);
         self.refused.retain(|key, _| writes.contains_key(key) || key.starts_with(&status));
         let demand = Demand { writes, routers, report };
         if self.last_demand.as_ref() != Some(&demand) {
@@ -229,17 +253,16 @@ impl Follow {
         &self,
         node: &NodeName,
         started: u64,
-        running: Option<&Arc<Config>>,
+        node_ip: Option<IpAddr>,
+        macs: &[Mac],
         routers: BTreeMap<String, ReportedRouter>,
-        identity: &Identity,
     ) -> Report {
-        let node_ip = running.and_then(|config| config.node_ip).or(identity.node_ip);
         Report {
             schema: report::SCHEMA,
             node: node.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             started,
-            macs: identity.macs.iter().map(ToString::to_string).collect(),
+            macs: macs.iter().map(ToString::to_string).collect(),
             node_ip: node_ip.map(|ip| ip.to_string()),
             source: self.source,
             revision: self.revision,
@@ -262,6 +285,8 @@ impl Follow {
             refused: self.refused.values().cloned().collect(),
             name_taken: self.state.as_ref().and_then(|state| state.rival.as_deref()).map(taken),
             held: Vec::new(),
+            events: self.options.counters.events.load(Ordering::Relaxed),
+            readings: self.options.counters.readings.load(Ordering::Relaxed),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What this box is: for the policy, and for the gateway key that it writes when active.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::config::{Facts, IfName};
@@ -12,39 +13,72 @@ use crate::wire::Mac;
 pub(super) struct Identity {
     /// For the policy.
     pub(super) facts: Facts,
-    /// `node_ip` where the configuration has none: as the original's agents find it.
-    pub(super) node_ip: Option<IpAddr>,
+    /// Where `node_ip` is looked for when the configuration has none.
+    addresses: Vec<Candidate>,
     /// MAC of the tunnel interface; all ones where it has none.
     pub(super) mac: Option<Mac>,
     /// By which the box is known from others; sorted.
     pub(super) macs: Vec<Mac>,
 }
 
+/// An IPv4 address of the box's that is no host address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Candidate {
+    interface: IfName,
+    ip: IpAddr,
+    /// The default route leaves by its network.
+    leads_out: bool,
+}
+
 /// MAC addresses that tell a box: any box has fewer ports that count.
 const MACS_MAX: usize = 16;
 
 impl Identity {
-    /// Asks the kernel; may take as long as its lock is held.
+    /// Asks the kernel; may take as long as its lock is held. `vips` are those of the routers that
+    /// run.
     ///
     /// # Errors
     /// What a dump says.
-    pub(super) fn read(tunnel: &IfName) -> std::io::Result<Self> {
+    pub(super) fn read(tunnel: &IfName, vips: &BTreeSet<IpAddr>) -> std::io::Result<Self> {
         let snapshot = Requests::open()?.dump()?;
         // Without them the policy knows less, and the rest of it still holds.
         let gateways = default_gateways().unwrap_or_default();
-        Ok(Self::of(&snapshot, gateways, tunnel))
+        Ok(Self::of(&snapshot, gateways, tunnel, vips))
     }
 
     /// From what the kernel said.
-    pub(super) fn of(snapshot: &Snapshot, gateways: Vec<IpAddr>, tunnel: &IfName) -> Self {
-        let own = || snapshot.addresses.iter().filter(|address| address.proto != IFA_PROTO_HAVIP);
+    pub(super) fn of(
+        snapshot: &Snapshot,
+        gateways: Vec<IpAddr>,
+        tunnel: &IfName,
+        vips: &BTreeSet<IpAddr>,
+    ) -> Self {
+        // A kernel before 5.18 says of no address who put it.
+        let is_ours = |address: &Address| match address.proto {
+            IFA_PROTO_HAVIP => true,
+            0 => vips.contains(&address.prefix.ip),
+            _ => false,
+        };
+        let own = || snapshot.addresses.iter().filter(move |address| !is_ours(address));
         let mac = snapshot.links.iter().find(|link| link.name == *tunnel).and_then(|link| link.mac);
         Self {
-            node_ip: node_ip(snapshot, own(), &gateways),
+            addresses: candidates(snapshot, own(), &gateways),
             facts: Facts { own_addresses: own().map(|a| a.prefix.ip).collect(), gateways },
             mac: Some(mac.unwrap_or(Mac::BROADCAST)),
             macs: macs(snapshot),
         }
+    }
+
+    /// `node_ip` where the configuration has none, as the original's agents find it: on the
+    /// interface that is the routers' default, else where the default route leaves.
+    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "the store is told"))]
+    pub(super) fn node_ip(&self, default_interface: Option<&str>) -> Option<IpAddr> {
+        let all = || self.addresses.iter();
+        all()
+            .find(|candidate| Some(candidate.interface.as_str()) == default_interface)
+            .or_else(|| all().find(|candidate| candidate.leads_out))
+            .or_else(|| all().next())
+            .map(|candidate| candidate.ip)
     }
 }
 
@@ -65,23 +99,110 @@ fn macs(snapshot: &Snapshot) -> Vec<Mac> {
     all
 }
 
-/// The first IPv4 address that is no host address, of the interface that the default route
-/// leaves by; else of any other but loopback.
-fn node_ip<'a>(
+fn candidates<'a>(
     snapshot: &Snapshot,
-    own: impl Iterator<Item = &'a Address> + Clone,
+    own: impl Iterator<Item = &'a Address>,
     gateways: &[IpAddr],
-) -> Option<IpAddr> {
-    let loopback = |address: &Address| {
-        snapshot.links.iter().any(|link| link.index == address.index && link.loopback)
-    };
-    let usable = own
-        .filter(|address| address.prefix.ip.is_ipv4() && address.prefix.len < 32)
-        .filter(|address| !loopback(address));
-    let first = usable.clone().next();
-    usable
-        .clone()
-        .find(|address| gateways.iter().any(|gateway| address.prefix.contains(gateway)))
-        .or(first)
-        .map(|address| address.prefix.ip)
+) -> Vec<Candidate> {
+    own.filter(|address| address.prefix.ip.is_ipv4() && address.prefix.len < 32)
+        .filter_map(|address| {
+            let link = snapshot.links.iter().find(|link| link.index == address.index)?;
+            (!link.loopback).then(|| Candidate {
+                interface: link.name.clone(),
+                ip: address.prefix.ip,
+                leads_out: gateways.iter().any(|gateway| address.prefix.contains(gateway)),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Prefix;
+    use crate::node::kernel::Link;
+    use crate::wire::IfIndex;
+
+    fn link(index: u32, name: &str, mac: [u8; 6]) -> Link {
+        Link {
+            index: IfIndex(index),
+            name: IfName::new(name).unwrap(),
+            up: true,
+            running: true,
+            loopback: name == "lo",
+            mac: Some(Mac(mac)),
+            mtu: 1500,
+        }
+    }
+
+    fn address(index: u32, text: &str, proto: u8) -> Address {
+        let (ip, len) = text.split_once('/').unwrap();
+        let prefix = Prefix { ip: ip.parse().unwrap(), len: len.parse().unwrap() };
+        Address {
+            index: IfIndex(index),
+            prefix,
+            secondary: false,
+            tentative: false,
+            permanent: true,
+            link_scope: false,
+            proto,
+        }
+    }
+
+    fn of(addresses: Vec<Address>, links: Vec<Link>, vips: &[&str]) -> Identity {
+        let snapshot = Snapshot { links, addresses };
+        let tunnel = IfName::new("tun0").unwrap();
+        let vips = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        Identity::of(&snapshot, vec![[10, 0, 0, 1].into()], &tunnel, &vips)
+    }
+
+    #[test]
+    fn the_nodes_address_is_on_the_default_interface_else_where_the_default_route_leaves() {
+        let links = vec![
+            link(1, "lo", [0; 6]),
+            link(2, "eth0", [0, 1, 2, 3, 4, 5]),
+            link(3, "eth1", [0, 1, 2, 3, 4, 6]),
+            link(4, "eth2", [0, 1, 2, 3, 4, 7]),
+        ];
+        let addresses = vec![
+            address(1, "127.0.0.1/8", 0),
+            address(2, "192.0.2.1/24", 0),
+            address(3, "10.0.0.9/32", 0),
+            address(3, "10.0.0.2/24", 0),
+        ];
+        let identity = of(addresses, links, &[]);
+        for (interface, expected) in [
+            (Some("eth0"), "192.0.2.1"),
+            (Some("eth1"), "10.0.0.2"),
+            (Some("eth2"), "10.0.0.2"),
+            (None, "10.0.0.2"),
+        ] {
+            assert_eq!(identity.node_ip(interface), Some(expected.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn vips_are_not_the_boxs_own_whether_the_kernel_marks_them_or_not() {
+        let links = vec![link(2, "eth0", [0, 1, 2, 3, 4, 5])];
+        let addresses = vec![
+            address(2, "192.0.2.1/24", 0),
+            address(2, "192.0.2.100/32", IFA_PROTO_HAVIP),
+            address(2, "192.0.2.101/32", 0),
+            address(2, "192.0.2.102/32", 0),
+        ];
+        let own = of(addresses, links, &["192.0.2.101"]).facts.own_addresses;
+        let own: Vec<String> = own.iter().map(ToString::to_string).collect();
+        assert_eq!(own, ["192.0.2.1", "192.0.2.102"]);
+    }
+
+    #[test]
+    fn a_box_is_known_by_the_addresses_of_its_ports_and_not_by_those_that_all_have() {
+        let port = link(2, "eth0", [0, 1, 2, 3, 4, 5]);
+        let bridge = link(3, "docker0", [2, 0x42, 0xac, 0x11, 0, 1]);
+        let vrrp = link(4, "vrrp.1", [0, 0, 0x5e, 0, 1, 1]);
+        let none = link(5, "tun0", [0; 6]);
+        let all = vec![link(1, "lo", [0; 6]), none, vrrp, bridge.clone(), port];
+        assert_eq!(of(Vec::new(), all, &[]).macs, [Mac([0, 1, 2, 3, 4, 5])]);
+        assert_eq!(of(Vec::new(), vec![bridge], &[]).macs.len(), 1);
+    }
 }

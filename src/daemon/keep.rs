@@ -13,10 +13,9 @@ use crate::store::{Entry, State};
 pub(super) struct Keep {
     directory: PathBuf,
     node: NodeName,
-    prefix: String,
     pace: Pace,
-    /// The last whole state of the store, noted or loaded.
-    last: Option<(Header, String)>,
+    /// The last state of the store that counted, noted or loaded.
+    last: Option<String>,
     /// What is to be written, and when at the earliest.
     waiting: Option<(Header, String, Instant)>,
     /// Why the last write failed.
@@ -24,14 +23,9 @@ pub(super) struct Keep {
 }
 
 impl Keep {
-    pub(super) fn new(
-        directory: PathBuf,
-        interval: Duration,
-        node: NodeName,
-        prefix: String,
-    ) -> Self {
+    pub(super) const fn new(directory: PathBuf, interval: Duration, node: NodeName) -> Self {
         let pace = Pace::new(interval);
-        Self { directory, node, prefix, pace, last: None, waiting: None, error: None }
+        Self { directory, node, pace, last: None, waiting: None, error: None }
     }
 
     /// The snapshot on disk, if there is one that is whole and this node's.
@@ -43,14 +37,14 @@ impl Keep {
         if let Some(snapshot) = &snapshot {
             let body = snapshot::body(&snapshot.tree);
             self.pace.found(&snapshot.header, &body);
-            self.last = Some((snapshot.header.clone(), body));
+            self.last = Some(body);
         }
         snapshot
     }
 
     /// Takes note of a new state of the store; with `held`, only that what it had before is still
     /// what counts.
-    pub(super) fn note(&mut self, state: &State, held: Option<i64>) {
+    pub(super) fn note(&mut self, prefix: &str, state: &State, held: Option<i64>) {
         let entries: &[Entry] = &state.entries;
         let mut header = Header {
             revision: state.revision,
@@ -59,13 +53,14 @@ impl Keep {
             node: self.node.clone(),
             held: None,
         };
-        let mut body = snapshot::body(&snapshot::kept(&self.prefix, entries));
+        let mut body = snapshot::body(&snapshot::kept(prefix, entries));
         if held.is_some() {
-            let Some((last, of_last)) = &self.last else { return };
-            header = Header { held, ..last.clone() };
-            body.clone_from(of_last);
+            // Of this store, that it is not what counts.
+            let Some(last) = &self.last else { return };
+            header.held = held;
+            body.clone_from(last);
         } else {
-            self.last = Some((header.clone(), body.clone()));
+            self.last = Some(body.clone());
         }
         let now = clock::now();
         let at = match self.pace.due(now, &header, &body) {

@@ -22,6 +22,7 @@ pub mod sources;
 pub mod status;
 pub mod will;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -101,8 +102,8 @@ pub fn run(local: Local) -> Result<(), Error> {
     let mut requests = Requests::open().map_err(system("opening netlink"))?;
     let snapshot = requests.dump().map_err(system("reading links and addresses"))?;
     let node = node_name(&settings, &snapshot)?;
-    let identity =
-        Identity::of(&snapshot, default_gateways().unwrap_or_default(), &settings.tunnel_interface);
+    let gateways = default_gateways().unwrap_or_default();
+    let identity = Identity::of(&snapshot, gateways, &settings.tunnel_interface, &BTreeSet::new());
     let mut warnings = Vec::new();
     let store = store_of(&settings, &node, &mut warnings)?;
     if let Err(error) = rt::lock_memory() {
@@ -181,9 +182,10 @@ pub fn run(local: Local) -> Result<(), Error> {
     for warning in &warnings {
         ::log::warn!("{warning}");
     }
-    let control = control::Control::new(control, Sources::new(local, node), identity, warnings);
     static EXECUTOR: Executor<'static> = Executor::new();
-    smol::block_on(EXECUTOR.run(control.run(&EXECUTOR, store)))
+    let sources = Sources::new(local, node);
+    let control = control::Control::new(&EXECUTOR, control, sources, identity, warnings);
+    smol::block_on(EXECUTOR.run(control.run(store)))
         .map_err(system("running the control thread"))?;
     match engine.join() {
         Ok(result) => result.map_err(system("running the engine")),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -194,6 +195,22 @@ impl Sources {
             None => !self.beside_store,
         };
         local && problem.severity == Severity::Error
+    }
+
+    /// The interface that routers are on where they do not say.
+    #[must_use]
+    pub fn default_interface(&self) -> Option<String> {
+        const PATH: &str = "virtual_router/default/interface";
+        let store = self.store.as_ref();
+        let entry = self.local.tree.get(PATH).or_else(|| store?.get(PATH))?;
+        entry.value.items().next().map(str::to_owned)
+    }
+
+    /// Addresses of the routers that run.
+    #[must_use]
+    pub fn vips(&self) -> BTreeSet<IpAddr> {
+        let routers = self.running.iter().flat_map(|config| config.routers.values());
+        routers.flat_map(|r| r.vips.iter().chain(&r.vips_excluded)).map(|vip| vip.ip).collect()
     }
 
     /// Every effective value.

@@ -73,6 +73,10 @@ pub struct StoreStatus {
     pub name_taken: Option<String>,
     /// Routers that vanished from the store without an order and go on: `havip confirm` lets go.
     pub held: Vec<String>,
+    /// Events that etcd's watch brought since the start.
+    pub events: u64,
+    /// How often everything that concerns this node was read since the start.
+    pub readings: u64,
 }
 
 /// One problem.

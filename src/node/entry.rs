@@ -65,6 +65,15 @@ pub(super) struct LastHeard {
     pub(super) at: Instant,
 }
 
+/// The last advert that names this router's addresses and is configured otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Misconfigured {
+    pub(super) src: IpAddr,
+    pub(super) mismatch: Mismatch,
+    /// Until when its sender must be taken for active.
+    pub(super) until: Instant,
+}
+
 /// A router and what belongs to it.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -91,8 +100,7 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     pub(super) reason: Option<Reason>,
     pub(super) heard: Option<LastHeard>,
-    /// The last misconfigured advert: sender, what differs, when.
-    pub(super) misconfigured: Option<(IpAddr, Mismatch, Instant)>,
+    pub(super) misconfigured: Option<Misconfigured>,
     /// The checksum form last heard, and who sends which.
     pub(super) sum_heard: Option<SumForm>,
     pub(super) sums: BTreeMap<IpAddr, SumForm>,

@@ -368,7 +368,7 @@ impl fmt::Display for Mismatch {
 }
 
 impl Mismatch {
-    fn way_out(self) -> String {
+    pub(super) fn way_out(self) -> String {
         match self {
             Self::Version(version) => {
                 let profile = if version == Version::V2 {

@@ -1,12 +1,13 @@
 //! The way of a received packet: RFC 9568 §7.1, then who it is for, then what it means.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use super::entry::{LastHeard, RouterId};
+use super::entry::{LastHeard, Misconfigured, RouterId};
 use super::notice::{Difference, Mismatch};
 use super::router::{Heard, Input};
 use super::{Actions, Instant, Node, Notice};
-use crate::wire::vrrp::{Advert, Auth, Discard, Packet, RxMeta, Version};
+use crate::wire::vrrp::{Advert, Auth, Discard, Packet, RxMeta, Version, active_down_interval};
 
 use super::kernel::Port;
 
@@ -130,8 +131,13 @@ impl Node {
             advert.addresses().any(|address| config.vips.iter().any(|prefix| prefix.ip == address));
         if ours {
             entry.counters.misconfigured += 1;
-            entry.misconfigured = Some((src, mismatch, now));
             let heard = Heard { src, priority: advert.priority, interval: advert.interval };
+            let interval = config.advert_interval.max(heard.interval);
+            let silence = match heard.priority {
+                0 => Duration::ZERO,
+                _ => active_down_interval(config.version, config.priority, interval),
+            };
+            entry.misconfigured = Some(Misconfigured { src, mismatch, until: now + silence });
             self.input(now, id, Input::Misconfigured(heard), out);
         } else {
             entry.counters.foreign_cluster += 1;
@@ -143,7 +149,7 @@ impl Node {
     /// Says that a misconfigured advert was heard.
     pub(super) fn guarding(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
         let Some(entry) = self.entries.get(&id) else { return };
-        let Some((src, mismatch, _)) = entry.misconfigured else { return };
+        let Some(Misconfigured { src, mismatch, .. }) = entry.misconfigured else { return };
         let router = entry.router.config().name.clone();
         let backup = !entry.router.is_active();
         self.notice(now, Notice::Misconfigured { router, src, mismatch, backup }, out);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::entry::{Counters, Entry};
+use super::entry::{Counters, Entry, Misconfigured};
 use super::router::{State, Waiting};
 use super::{Dump, Instant, Node, Phase};
 use crate::config::RouterName;
@@ -46,6 +46,8 @@ pub struct RouterStatus {
     pub not_ready: Option<String>,
     /// A backup that will not take over: which misconfigured advert it heard.
     pub held_back: Option<String>,
+    /// Beside the active router that it knows, or is, there is one that is configured otherwise.
+    pub conflict: Option<String>,
     /// 1 to 255.
     pub priority: u8,
     /// Seconds.
@@ -178,9 +180,14 @@ impl Node {
         };
         let guarded =
             matches!(entry.router.state(), State::Backup { waiting: Waiting::Guarded, .. });
-        let held_back = entry.misconfigured.filter(|_| guarded).map(|(src, mismatch, _)| {
-            format!("{src} advertises this router's addresses {mismatch}")
-        });
+        let tell = |Misconfigured { src, mismatch, .. }: Misconfigured| {
+            format!("{src} advertises this router's addresses {mismatch}; {}", mismatch.way_out())
+        };
+        let (held_back, conflict) = match entry.misconfigured {
+            Some(other) if guarded => (Some(tell(other)), None),
+            Some(other) if now < other.until => (None, Some(tell(other))),
+            Some(_) | None => (None, None),
+        };
         RouterStatus {
             name: config.name.to_string(),
             vrid: config.vrid.number(),
@@ -192,6 +199,7 @@ impl Node {
             reason: entry.reason.map(|reason| reason.to_string()),
             not_ready: entry.not_ready.map(|why| why.to_string()),
             held_back,
+            conflict,
             priority: config.priority.number(),
             advert_interval: config.advert_interval.to_string(),
             active_adver_interval: entry.router.active_adver_interval().to_string(),

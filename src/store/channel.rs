@@ -26,7 +26,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::endpoint::{Endpoint, Host, Scheme};
 use super::error::{Error, ErrorKind};
-use super::etcd::Options;
+use super::letters::Options;
 use super::login::{Login, Token};
 
 /// Between http2 pings while a stream is open. Servers take less than 5 s for an attack.

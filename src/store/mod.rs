@@ -6,11 +6,12 @@
 //! - `tls`, `login`: how that connection is kept private, and who it is for; `files`: what both read.
 //! - `ranges`: which keys this node needs to know, and no others.
 //! - `list`: those keys, all at one revision.
-//! - `etcd`: the session: list, watch, write, notice that the server is gone, go to the next.
+//! - `session`: list, watch, write, notice that the server is gone; `follower`: go to the next.
 //! - `writes`: which of this node's own keys are to be put, and when; `presence`: the lease under
 //!   which it says that it lives; [`report`]: what it says.
 //! - `oneshot`: one read or one transaction for the command line.
-//! - `mailbox`: how the session and the rest of the daemon speak: newest wins, nobody waits.
+//! - `letters`: what the session and the rest of the daemon tell each other; [`mailbox`]: how:
+//!   newest wins, nobody waits.
 //! - [`snapshot`]: the last configuration on disk, for a start without etcd.
 //!
 //! Nothing here decides. What a key means, whether a value holds, what a loss of etcd does to an
@@ -32,9 +33,11 @@ pub mod endpoint;
 #[cfg(feature = "etcd")]
 mod error;
 #[cfg(feature = "etcd")]
-mod etcd;
-#[cfg(feature = "etcd")]
 mod files;
+#[cfg(feature = "etcd")]
+mod follower;
+#[cfg(feature = "etcd")]
+mod letters;
 #[cfg(feature = "etcd")]
 mod list;
 #[cfg(feature = "etcd")]
@@ -48,6 +51,8 @@ mod presence;
 mod ranges;
 #[cfg(feature = "etcd")]
 pub mod report;
+#[cfg(feature = "etcd")]
+mod session;
 pub mod snapshot;
 #[cfg(feature = "tls")]
 mod tls;
@@ -58,7 +63,9 @@ pub use endpoint::Endpoint;
 #[cfg(feature = "etcd")]
 pub use error::{Error, ErrorKind};
 #[cfg(feature = "etcd")]
-pub use etcd::{Demand, Options, State, StoreEvent, run};
+pub use follower::run;
+#[cfg(feature = "etcd")]
+pub use letters::{Counters, Demand, Options, State, StoreEvent};
 #[cfg(feature = "etcd")]
 pub use oneshot::{Dump, Guard, dump_prefix, import};
 

@@ -9,9 +9,10 @@ use super::Entry;
 use super::channel::{Connection, connect, within};
 use super::endpoint::Endpoint;
 use super::error::{Error, ErrorKind};
-use super::etcd::{Options, probe};
+use super::letters::Options;
 use super::list::{ANSWER_MAX, Found, Reader};
 use super::ranges::Range;
+use super::session::probe;
 
 /// Everything below a prefix, at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -57,6 +57,11 @@ impl Presence {
         self.report.is_none() && self.lease.is_none()
     }
 
+    /// The lease, while there is one.
+    pub(super) const fn lease(&self) -> Option<i64> {
+        self.lease
+    }
+
     /// What shall stand at this node's key, once there is a lease for it.
     pub(super) fn wanted(&self, seen: Option<&Seen>) -> Option<Want> {
         if self.rival(seen).is_some() {

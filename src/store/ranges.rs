@@ -53,7 +53,7 @@ pub(super) enum Kind {
 }
 
 /// What this node needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Scope {
     prefix: String,
     node: NodeName,
@@ -142,6 +142,12 @@ impl Scope {
         let mut ranges = self.fixed();
         ranges.extend(self.of_routers());
         ranges
+    }
+
+    /// Whether the same keys belong to both, for whatever reason: a router that becomes active
+    /// writes what was read of it before.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.all() == other.all()
     }
 
     /// What a key is to this node; `None`: nothing.
@@ -271,6 +277,20 @@ mod tests {
             let names: Vec<String> = (0..200).map(|n| n.to_string()).collect();
             scope.add_listed(names.join(",").as_bytes());
         }
+    }
+
+    #[test]
+    fn becoming_active_is_no_reason_to_read_anew() {
+        let node = NodeName::new("gw1").unwrap();
+        let with = |key: &str| {
+            let outputs = [key.to_owned(), "/havip/status/gw1".to_owned()].into();
+            let mut scope = Scope::new("/havip/", &node, &BTreeSet::new(), outputs);
+            scope.add_listed(b"100,101");
+            scope
+        };
+        let quiet = with("/havip/status/gw1");
+        assert!(quiet.is_as(&with("/havip/vRouterGateway/101")));
+        assert!(!quiet.is_as(&with("/havip/vRouterGateway/102")));
     }
 
     #[test]

@@ -45,8 +45,8 @@ pub struct Header {
     pub time: u64,
     /// Whose configuration it is.
     pub node: NodeName,
-    /// Not what the store had last: something of it vanished there, and is held. The store's
-    /// revision when it was found restored or replaced; 0: it was not.
+    /// What follows is not what that store had, but what it had before something vanished there,
+    /// which is held. Its revision when it was found restored or replaced; 0: it was not.
     pub held: Option<i64>,
 }
 

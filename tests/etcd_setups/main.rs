@@ -5,38 +5,19 @@
 #![cfg(feature = "tls")]
 #![allow(unreachable_pub, reason = "no one reaches into a test")]
 
+#[macro_use]
 #[path = "../lab/cluster/mod.rs"]
 mod cluster;
 #[path = "../lab/follower.rs"]
 mod follower;
-
-mod gateway;
-mod node;
-mod setup;
-
-/// A test that runs with each version.
-macro_rules! with_each_version {
-    ($(fn $name:ident($version:ident: &'static str) $body:block)*) => {
-        $(mod $name {
-            use super::*;
-
-            fn with($version: &'static str) $body
-
-            #[test]
-            fn etcd_3_4() {
-                with("3.4");
-            }
-
-            #[test]
-            fn etcd_3_5() {
-                with("3.5");
-            }
-        })*
-    };
-}
+#[path = "../lab/mod.rs"]
+mod lab;
 
 mod changes;
 mod errors;
 mod examples;
+mod gateway;
 mod guide;
+mod node;
+mod setup;
 mod table;

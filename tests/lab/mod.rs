@@ -3,7 +3,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
+pub mod etcd_host;
+pub mod listener;
+pub mod original;
 pub mod peer;
+pub mod proxy;
 
 use std::fs;
 use std::io::{self, Write};
@@ -144,6 +148,16 @@ impl Lan {
         Self { home: netns::current().unwrap(), requests, bridge, hosts: 0 }
     }
 
+    /// Gives the switch an address of its own: what listens there in the test's namespace is on
+    /// the LAN.
+    pub fn address(&mut self) -> IpAddr {
+        let ip: IpAddr = [192, 0, 2, 254].into();
+        let lo = index_of(&mut self.requests, "lo");
+        self.requests.set_up(lo, true).unwrap();
+        self.requests.add_address(self.bridge, Prefix { ip, len: 24 }).unwrap();
+        ip
+    }
+
     /// A host whose `eth0` is a port of the switch: 192.0.2.n/24 and fe80::n, n from 1.
     pub fn host(&mut self) -> Host {
         self.hosts += 1;
@@ -281,8 +295,13 @@ impl Host {
 
     /// Starts a daemon here with this local file below its own tables.
     pub fn daemon(&self, rest: &str) -> Daemon {
+        self.daemon_of(&self.config(rest))
+    }
+
+    /// Starts a daemon here with this text as its whole local file.
+    pub fn daemon_of(&self, text: &str) -> Daemon {
         let config = self.folder.0.join("havip.toml");
-        fs::write(&config, self.config(rest)).unwrap();
+        fs::write(&config, text).unwrap();
         let log = self.folder.0.join("log");
         let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
         program.arg("run").arg("--config").arg(&config);

@@ -62,6 +62,21 @@ impl Keepalived {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// kill -9 of all of it at once: its addresses stay behind.
+    pub fn kill(mut self) {
+        let signal = |name: &str, pid: &str| {
+            let status = Command::new("kill").args([name, pid]).status();
+            assert!(status.unwrap().success());
+        };
+        let parent = self.pid().to_string();
+        let child = fs::read_to_string(self.log.with_file_name("vrrp_pid")).unwrap();
+        // It would start another child.
+        signal("-STOP", &parent);
+        signal("-KILL", child.trim());
+        signal("-KILL", &parent);
+        self.child.wait().unwrap();
+    }
+
     /// SIGTERM, and its end.
     pub fn stop(&mut self) {
         let _ = terminate(&self.child);

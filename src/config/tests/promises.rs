@@ -257,3 +257,77 @@ fn a_difference_names_its_keys_and_nothing_differs_from_itself() {
     assert_eq!(diff.changed, [(name("1"), vec!["interface", "priority"])]);
     assert_eq!(router(&after, "1").interface, IfName::new("eth1").unwrap());
 }
+
+/// What comes of a store in which each key has the revision given beside it.
+fn restored(keys: &[(&str, &str, i64)], vanished: Vanished) -> Outcome {
+    let flat = keys.iter().map(|(key, value, rev)| (key.as_bytes(), value.as_bytes(), *rev));
+    let (tree, problems) = Tree::from_flat("/havip/", flat);
+    assert_eq!(problems, []);
+    let (policy, facts) = (Policy::default(), Facts::default());
+    let previous = Some(&running());
+    build(&Input { tree: &tree, node: &gw1(), previous, policy: &policy, facts: &facts, vanished })
+}
+
+#[test]
+fn a_restored_store_takes_nothing_away_until_someone_who_knows_it_says_so() {
+    let default = (DEFAULT.0, DEFAULT.1, 1);
+    let (r1, r2, both) = ((R1.0, R1.1, 2), (R2.0, R2.1, 3), (BOTH.0, BOTH.1, 4));
+    let vrids = BOTH.0;
+    let disabled = "/havip/virtual_router/2/enabled";
+    let all = || names(&running()).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    for (what, keys, held, left) in [
+        ("the same", vec![default, r1, r2, both], vec![], all()),
+        ("one not listed yet", vec![default, r1, r2, (vrids, "1", 4)], vec!["2"], all()),
+        ("none listed", vec![default, r1, r2, (vrids, "none", 4)], vec!["1", "2"], all()),
+        ("one disabled", vec![default, r1, r2, both, (disabled, "false", 5)], vec!["2"], all()),
+        ("nothing at all", vec![], vec!["1", "2"], all()),
+        ("ordered since", vec![default, r1, r2, (vrids, "1", 9)], vec![], vec!["1".into()]),
+        (
+            "disabled since",
+            vec![default, r1, r2, both, (disabled, "false", 9)],
+            vec![],
+            vec!["1".into()],
+        ),
+    ] {
+        let outcome = restored(&keys, Vanished::HoldSince(8));
+        let now: Vec<&str> = outcome.held.iter().map(RouterName::as_str).collect();
+        assert_eq!(now, held, "{what}");
+        assert_eq!(names(&outcome.config), left, "{what}");
+        let alarmed = outcome.problems.iter().filter(|problem| problem.is_error()).count();
+        assert_eq!(alarmed > 0, !held.is_empty(), "{what}: {:?}", outcome.problems);
+        let released = restored(&keys, Vanished::Release);
+        assert!(released.held.is_empty(), "{what}");
+    }
+}
+
+#[test]
+fn a_restored_store_may_add_and_change_but_not_shorten_a_list_of_addresses() {
+    let default = (DEFAULT.0, DEFAULT.1, 1);
+    let both = (BOTH.0, BOTH.1, 4);
+    let more = ("/havip/virtual_router/1/vips", "10.0.0.1,10.0.0.7", 2);
+    let other = ("/havip/virtual_router/2/vips", "10.0.0.9", 3);
+    let keys = [default, more, other, both];
+    let Outcome { config, problems, held } = restored(&keys, Vanished::HoldSince(8));
+    assert_eq!(vips(router(&config, "1")), ["10.0.0.1", "10.0.0.7"]);
+    assert_eq!(vips(router(&config, "2")), ["10.0.0.2"]);
+    assert_eq!(held, [name("2")].into());
+    let told = "error: virtual_router/2: etcd was restored or replaced, and this router would lose";
+    assert_told(&problems, Severity::Error, told);
+    let since = [default, more, (other.0, other.1, 9), both];
+    let Outcome { config, held, .. } = restored(&since, Vanished::HoldSince(8));
+    assert_eq!(vips(router(&config, "2")), ["10.0.0.9"]);
+    assert!(held.is_empty());
+}
+
+#[test]
+fn what_an_operator_lets_go_is_what_is_gone_and_not_what_is_wrong() {
+    let default = (DEFAULT.0, DEFAULT.1, 1);
+    let both = (BOTH.0, BOTH.1, 4);
+    let wrong = ("/havip/virtual_router/1/vips", "10.0.0", 2);
+    let held = restored(&[default, wrong, both], Vanished::Hold);
+    assert_eq!(held.config, running());
+    assert_eq!(held.held, [name("2")].into());
+    let released = restored(&[default, wrong, both], Vanished::Release);
+    assert_eq!(names(&released.config), ["1"]);
+    assert_eq!(names(&restored(&[], Vanished::Release).config), [""; 0]);
+}

@@ -257,3 +257,21 @@ fn a_check_of_everything_judges_every_node_and_every_leftover() {
     }
     assert_eq!(problems.len(), 9, "{}", told(&problems));
 }
+
+#[test]
+fn a_vip_of_two_routers_on_different_nodes_is_noted_and_one_router_on_many_nodes_is_not() {
+    let tree = etcd(&[
+        ("/havip/virtual_routers/default/interface", "eth0"),
+        ("/havip/virtual_routers/100/vips", "10.0.0.3,10.0.0.4"),
+        ("/havip/virtual_routers/101/vips", "10.0.0.5,10.0.0.3"),
+        ("/havip/virtual_routers/102/vips", "10.0.0.4"),
+        ("/havip/virtual_routers/102/interface", "eth1"),
+        ("/havip/node/gw1/vrids", "100"),
+        ("/havip/node/gw2/vrids", "100"),
+        ("/havip/node/gw3/vrids", "101,102"),
+    ]);
+    let problems = check_all(&tree, &Policy::default(), &Facts::default());
+    let note = "note: virtual_router/101/vips: 10.0.0.3 on eth0: the same VIP as router 100's";
+    assert_told(&problems, Severity::Note, note);
+    assert_eq!(problems.len(), 1, "{}", told(&problems));
+}

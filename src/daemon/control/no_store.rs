@@ -2,19 +2,21 @@
 
 use std::io;
 
-use smol::{Executor, Task};
-
 use super::super::status::StoreStatus;
 use super::{Control, Store, Wake};
 use crate::node::Instant;
 
 impl Control {
-    pub(super) fn follow_store(
-        &mut self,
-        _executor: &'static Executor<'static>,
-        store: Option<Store>,
-    ) -> Option<Task<()>> {
-        match store? {}
+    pub(super) fn follow_store(&mut self, store: Option<Store>) {
+        match store {
+            None => {}
+            Some(store) => match store {},
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "with a store it can fail")]
+    pub(super) const fn follow_anew(&mut self) -> Result<(), String> {
+        Ok(())
     }
 
     pub(super) const fn follows(&self) -> bool {

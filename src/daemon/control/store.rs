@@ -3,45 +3,74 @@
 use std::io;
 use std::time::Duration;
 
+use smol::Timer;
 use smol::future::or;
-use smol::{Executor, Task, Timer};
 
+use super::super::access::{access, environment};
 use super::super::follow::{Follow, News};
+use super::super::identity::Identity;
 use super::super::keep::Keep;
+use super::super::sources::Sources;
 use super::super::status::StoreStatus;
 use super::{Control, Store, Wake};
-use crate::config::{RouterName, Tree, Vanished};
+use crate::config::{RouterName, Settings, Tree, Vanished};
 use crate::linux::clock;
 use crate::node::Instant;
-use crate::store::StoreEvent;
 use crate::store::report::ReportedRouter;
+use crate::store::{Options, StoreEvent};
 
 /// Longest time that a stop waits for etcd.
 const LEAVE: Duration = Duration::from_millis(300);
 
 impl Control {
-    pub(super) fn follow_store(
-        &mut self,
-        executor: &'static Executor<'static>,
-        store: Option<Store>,
-    ) -> Option<Task<()>> {
-        let (follow, work) = Follow::new(store?);
-        self.follow = Some(follow);
-        let settings = &self.sources.local.settings;
-        self.keep = Some(Keep::new(
-            settings.snapshot_path.clone(),
-            settings.snapshot_interval,
-            self.sources.node.clone(),
-            settings.prefix.clone(),
-        ));
-        self.sources.beside_store = true;
+    /// Follows the store, if there is one to follow.
+    pub(super) fn follow_store(&mut self, store: Option<Store>) {
+        let Some(options) = store else { return };
         self.waits_until = Some(clock::now() + self.sources.local.settings.etcd_timeout);
+        self.follow_with(options);
         self.last = self.keep.as_mut().and_then(Keep::load);
         if let (Some(follow), Some(last)) = (&mut self.follow, &self.last) {
             follow.knows(&last.header);
         }
+    }
+
+    /// Follows it with these settings, from where it was followed with others.
+    fn follow_with(&mut self, options: Options) {
+        let (follow, work) = Follow::new(options, self.follow.take());
+        self.follow = Some(follow);
+        if self.keep.is_none() {
+            let Settings { snapshot_path, snapshot_interval, .. } = &self.sources.local.settings;
+            let node = self.sources.node.clone();
+            self.keep = Some(Keep::new(snapshot_path.clone(), *snapshot_interval, node));
+        }
+        self.sources.beside_store = true;
+        // Before anything is read, who this node is must be known.
         self.demand();
-        Some(executor.spawn(work))
+        // The session before ends with this.
+        self.work = Some(self.executor.spawn(work));
+    }
+
+    /// Follows the store as the local file says now, if it says something else than it did.
+    ///
+    /// # Errors
+    /// Why it cannot be; it is followed as before.
+    pub(super) fn follow_anew(&mut self) -> Result<(), String> {
+        let Sources { local, node, .. } = &self.sources;
+        let found = access(&local.settings, node, None, &environment)?;
+        match (found, &self.follow) {
+            (Some(found), follow) => {
+                if follow.as_ref().is_none_or(|follow| !follow.is_with(&found.options)) {
+                    log::info!("etcd: followed as {} says now", local.path.display());
+                    self.warnings.extend(found.warnings);
+                    self.follow_with(found.options);
+                }
+                Ok(())
+            }
+            (None, Some(_)) => {
+                Err("[etcd] endpoints: gone; etcd is followed until the next start".to_owned())
+            }
+            (None, None) => Ok(()),
+        }
     }
 
     pub(super) const fn follows(&self) -> bool {
@@ -124,9 +153,7 @@ impl Control {
                 "etcd: revision {revision} is another store's, or an older state of it: restored \
                  or set up anew"
             );
-            if !matches!(self.sources.vanished, Vanished::HoldSince(_)) {
-                self.sources.vanished = Vanished::HoldSince(revision);
-            }
+            self.sources.vanished = Vanished::HoldSince(revision);
         }
         self.sources.store = Some(tree);
         self.sources.store_problems = problems;
@@ -149,7 +176,7 @@ impl Control {
         };
         let state = self.follow.as_ref().and_then(Follow::state);
         if let (Some(keep), Some(state)) = (&mut self.keep, state) {
-            keep.note(state, held);
+            keep.note(&self.sources.local.settings.prefix, state, held);
         }
     }
 
@@ -204,9 +231,13 @@ impl Control {
             .collect();
         let is_active = |(_, (state, _)): &(&RouterName, &(&str, u64))| *state == "active";
         let active = self.states.iter().filter(is_active).map(|(name, _)| name.clone()).collect();
-        let report =
-            follow.report(&self.sources.node, self.started, running, routers, &self.identity);
-        follow.demand(listed, running, &active, &self.identity, Some(report));
+        let default = self.sources.default_interface();
+        let node_ip = running
+            .and_then(|config| config.node_ip)
+            .or_else(|| self.identity.node_ip(default.as_deref()));
+        let Identity { mac, macs, .. } = &self.identity;
+        let report = follow.report(&self.sources.node, self.started, node_ip, macs, routers);
+        follow.demand(listed, running, &active, node_ip, *mac, Some(report));
     }
 
     pub(super) fn store_status(&self) -> Option<StoreStatus> {

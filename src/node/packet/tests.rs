@@ -182,6 +182,18 @@ fn in_version_2_another_interval_is_discarded_and_its_sender_not_taken_over() {
 }
 
 #[test]
+fn an_active_router_shows_one_that_is_active_in_another_version_until_it_falls_silent() {
+    let mut bench = active(&router(51));
+    bench.packet(PEER, &advert(&v2(), PEER, 50));
+    let shown = bench.router();
+    assert_eq!((shown.state, shown.held_back), ("active", None));
+    let conflict = shown.conflict.unwrap();
+    assert!(conflict.contains(PEER) && conflict.contains("set version = \"2\""), "{conflict}");
+    bench.packet(PEER, &advert(&v2(), PEER, 0));
+    assert_eq!(bench.router().conflict, None);
+}
+
+#[test]
 fn other_addresses_are_kept_and_told() {
     let mut bench = backup(&router(51));
     let other = Router { vips: vec![Prefix::host([10, 0, 0, 99].into())], ..router(51) };

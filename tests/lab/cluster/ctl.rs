@@ -85,6 +85,13 @@ impl Cluster {
         self.do_all(&[&["put", "--", key, value]]);
     }
 
+    /// The same with a value that is too long for a command line.
+    #[track_caller]
+    pub fn put_large(&self, key: &str, value: &str) {
+        let put = ["put", "--", key];
+        self.run(&self.reachable(), self.user.as_deref(), &put, value).expect("it is written");
+    }
+
     /// The value of a key.
     #[track_caller]
     pub fn get(&self, key: &str) -> Option<String> {
@@ -128,7 +135,7 @@ impl Cluster {
         self.json(&["get", "no such key"])["header"]["cluster_id"].as_u64().expect("a number")
     }
 
-    /// What etcdctl says as JSON.
+    /// What etcdctl answers, as JSON.
     #[track_caller]
     pub fn json(&self, args: &[&str]) -> Value {
         let said = self.ctl(&[&["--write-out=json"], args].concat()).expect("it answers");

@@ -1,9 +1,9 @@
 //! Clusters of real etcd members on loopback, started by `packaging/etcd/havip-etcd`, with their
 //! certificates, users and faults.
 //!
-//! `#[path = "lab/cluster/mod.rs"] mod cluster;` brings it into a crate of tests. The binaries are
-//! those that `tests/lab/fetch` unpacks. Members run in the network namespace of the thread that
-//! starts them, and end with that thread.
+//! `#[path = "lab/cluster/mod.rs"] mod cluster;` brings it into a crate of tests that has
+//! `mod lab;`. The binaries are those that `tests/lab/fetch` unpacks. Members run in the network
+//! namespace of the thread that starts them, and end with that thread.
 
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
@@ -14,22 +14,55 @@ mod partition;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use certs::{Authority, Leaf};
-use havip::linux::{clock, die_with_parent};
+use havip::linux::die_with_parent;
 use partition::Network;
 
-/// Longer than anything that is waited for takes; only a failing test waits as long.
-pub const LIMIT: Duration = Duration::from_secs(30);
+use crate::lab::{Folder, peer, skip};
+pub use crate::lab::{LIMIT, holds_within};
 
-/// The versions that tests run with.
-pub const VERSIONS: [&str; 2] = ["3.4", "3.5"];
+/// What starts the members.
+pub const LAUNCHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/etcd/havip-etcd");
+
+/// Tests that run with each version of etcd that is supported; `isolated` ones in a network
+/// namespace of their own.
+#[macro_export]
+macro_rules! with_each_version {
+    ($(isolated fn $name:ident($version:ident: &'static str $(,)?) $body:block)*) => {
+        $(mod $name {
+            use super::*;
+
+            fn with($version: &'static str) $body
+
+            $crate::isolated! { fn etcd_3_4() { with("3.4") } }
+            $crate::isolated! { fn etcd_3_5() { with("3.5") } }
+        })*
+    };
+    ($(fn $name:ident($version:ident: &'static str) $body:block)*) => {
+        $(mod $name {
+            use super::*;
+
+            fn with($version: &'static str) $body
+
+            #[test]
+            fn etcd_3_4() {
+                with("3.4");
+            }
+
+            #[test]
+            fn etcd_3_5() {
+                with("3.5");
+            }
+        })*
+    };
+}
 
 /// How clients and peers are protected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +100,7 @@ pub enum Token {
 /// What a cluster is to be like.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Of `VERSIONS`.
+    /// 3.4 or 3.5.
     pub version: &'static str,
     /// How many members.
     pub members: usize,
@@ -142,7 +175,8 @@ impl Cluster {
     pub fn start(test: &str, setup: &Setup) -> Option<Self> {
         let etcd = binary(setup.version, "etcd");
         if !etcd.is_file() {
-            skip(test, &format!("no etcd at {}", etcd.display()));
+            let version = setup.version;
+            skip(test, &format!("no etcd {version}; run tests/lab/fetch etcd-{version}"));
             return None;
         }
         // Between choosing a free port and using it another may take it.
@@ -235,7 +269,7 @@ impl Cluster {
     fn launcher(&self, index: usize) -> Command {
         let member = &self.members[index];
         let at = |port| SocketAddr::new(self.setup.address, port).to_string();
-        let mut launcher = Command::new(root().join("packaging/etcd/havip-etcd"));
+        let mut launcher = Command::new(LAUNCHER);
         launcher.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         launcher.env("ETCD_BIN", binary(self.setup.version, "etcd"));
         // Architectures that etcd's authors do not test are ours too.
@@ -438,43 +472,14 @@ fn name(index: usize) -> String {
     format!("etcd-{}", index + 1)
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// Where a program of a version is, if it is there.
 pub fn binary(version: &str, program: &str) -> PathBuf {
-    root().join(format!("target/peers/etcd-{version}/usr/bin/{program}"))
-}
-
-/// Says so past libtest's capture, so that it is seen of a test that passes, and in the file that
-/// the runner counts skips with.
-fn skip(name: &str, why: &str) {
-    let line = format!("skipped: {why} ({name})\n");
-    io::stderr().write_all(line.as_bytes()).unwrap();
-    if let Some(path) = std::env::var_os("HAVIP_SKIPPED") {
-        let mut file = fs::File::options().append(true).create(true).open(path).unwrap();
-        file.write_all(line.as_bytes()).unwrap();
-    }
-}
-
-/// Whether `condition` comes to hold within `time`.
-pub fn holds_within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let end = clock::now() + time;
-    loop {
-        if condition() {
-            return true;
-        }
-        if clock::now() >= end {
-            return false;
-        }
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
+    peer::folder(&format!("etcd-{version}")).join("usr/bin").join(program)
 }
 
 /// A port that was free just now, below those that the kernel gives to connections: one of these
 /// could sit on the port of a member that is down for a while.
-fn free_port(address: IpAddr) -> u16 {
+pub fn free_port(address: IpAddr) -> u16 {
     const FIRST: u16 = 15000;
     const COUNT: u16 = 16000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -488,24 +493,4 @@ fn free_port(address: IpAddr) -> u16 {
         }
     }
     panic!("no port is free at {address}");
-}
-
-/// A folder that goes with its owner.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("havip-cluster-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

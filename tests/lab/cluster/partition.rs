@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+
+use crate::lab::proxy::Line;
 
 /// The proxies of a cluster.
 pub(super) struct Network(Arc<Mutex<State>>);
@@ -15,8 +16,8 @@ struct State {
     /// The process of each member, which tells who dials.
     processes: Vec<u32>,
     cut: BTreeSet<usize>,
-    /// Both ends of each connection, and its two halves.
-    connections: Vec<([usize; 2], [TcpStream; 2])>,
+    /// Each connection, and the members at its ends.
+    connections: Vec<([usize; 2], Line)>,
 }
 
 impl Network {
@@ -55,10 +56,10 @@ impl Network {
             return;
         }
         state.cut.insert(index);
-        state.connections.retain(|(ends, halves)| {
+        state.connections.retain(|(ends, line)| {
             let stays = !ends.contains(&index);
             if !stays {
-                halves.iter().for_each(close);
+                line.cut();
             }
             stays
         });
@@ -76,12 +77,8 @@ fn connect(state: &Mutex<State>, to: usize, client: TcpStream, server: SocketAdd
     if state.cut.contains(&from) || state.cut.contains(&to) {
         return;
     }
-    let Ok(upstream) = TcpStream::connect(server) else { return };
-    let clone = |stream: &TcpStream| stream.try_clone().expect("descriptors are left");
-    state.connections.push(([from, to], [clone(&client), clone(&upstream)]));
-    let (there, back) = ((clone(&client), clone(&upstream)), (upstream, client));
-    thread::spawn(move || pass(there.0, there.1));
-    thread::spawn(move || pass(back.0, back.1));
+    let line = Line::new(client, server, |_| {}, |_| {});
+    state.connections.extend(line.map(|line| ([from, to], line)));
 }
 
 /// Whether a process has the socket with this local address.
@@ -98,20 +95,4 @@ fn has_socket(pid: u32, local: SocketAddr) -> bool {
     let links: Vec<_> =
         files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).collect();
     inodes.any(|inode| links.iter().any(|link| link.as_os_str() == &*format!("socket:[{inode}]")))
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream) {
-    let mut bytes = [0; 64 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut bytes) {
-        if to.write_all(&bytes[..read]).is_err() {
-            break;
-        }
-    }
-    close(&to);
-    close(&from);
-}
-
-fn close(stream: &TcpStream) {
-    // An error says that it is closed already.
-    let _ = stream.shutdown(Shutdown::Both);
 }

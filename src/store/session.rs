@@ -1,4 +1,4 @@
-//! The session with etcd: list, watch, write, notice that the server is gone, go to the next.
+//! One session with etcd: list, watch, write, notice that the server is gone.
 //!
 //! What the watch reports is never applied key by key. One transaction touches keys of several
 //! watches, which arrive one after the other, and no message of a 3.4 server tells where its
@@ -6,29 +6,27 @@
 //! something changed; then everything is read anew, at one revision. Half a transaction can
 //! never be seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use etcd_client::{
-    Compare, CompareOp, GetOptions, KeyValue, KvClient, LeaseClient, PutOptions, Txn, TxnOp,
-    TxnOpResponse, WatchClient, WatchOptions, WatchResponse, WatchStream,
+    Client, Compare, CompareOp, GetOptions, KeyValue, KvClient, LeaseClient, PutOptions, Txn,
+    TxnOp, TxnOpResponse, WatchClient, WatchOptions, WatchResponse, WatchStream,
 };
 use smol::Timer;
 use smol::future::or;
 
-use super::Entry;
-use super::backoff;
-use super::channel::{Connection, connect, within};
+use super::channel::within;
 use super::endpoint::Endpoint;
 use super::error::{Error, ErrorKind, canceled};
+use super::follower::{End, Follower};
+use super::letters::{Demand, Options, State, StoreEvent};
 use super::list::{ANSWER_MAX, Listing, Reader, list};
 use super::login::Login;
-use super::mailbox::{Letter, Receiver, Sender};
-use super::presence::{Leases, Presence};
+use super::presence::Leases;
 use super::ranges::{Kind, Scope};
-use super::report::Report;
-use super::writes::{Due, Seen, Want, Writes};
-use crate::config::{EtcdLogin, EtcdTls, NodeName, RouterName};
+use super::writes::{Due, Seen};
 use crate::linux::clock;
 use crate::node::Instant;
 
@@ -36,8 +34,6 @@ use crate::node::Instant;
 const LIST_INTERVAL: Duration = Duration::from_millis(50);
 /// Keys of one transaction: below the servers' default of 128 operations.
 const PUTS_MAX: usize = 100;
-/// A session that lived that long was a good one; the next failure is the first again.
-const STEADY: Duration = Duration::from_secs(10);
 /// Between two small reads of a server that sends nothing else.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// Readings in a row that a compaction may spoil.
@@ -48,284 +44,8 @@ const WRITING: &str = "writing";
 const ASKING: &str = "asking the watch whether it is alive";
 const PROBING: &str = "asking whether it is alive";
 
-/// What to connect to, and for whom.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Members of one cluster, at least one; each is tried in turn, from one chosen at random.
-    pub endpoints: Vec<Endpoint>,
-    /// Prefix of all keys; ends in a slash.
-    pub prefix: String,
-    /// Whose configuration is read.
-    pub node: NodeName,
-    /// Certificates and how they are checked, for the endpoints with https.
-    pub tls: EtcdTls,
-    /// User and password.
-    pub login: Option<EtcdLogin>,
-    /// Longest time for name and connection (default 2 s).
-    pub dial_timeout: Duration,
-    /// Longest time for an answer (default 2.5 s).
-    pub call_timeout: Duration,
-    /// Longest silence before the watch is asked whether it is alive (default 2.5 s). That it is
-    /// not is known after this and `call_timeout`.
-    pub probe_interval: Duration,
-}
-
-impl Options {
-    /// Without user and certificates, with the default times.
-    #[must_use]
-    pub fn new(endpoints: Vec<Endpoint>, prefix: String, node: NodeName) -> Self {
-        Self {
-            endpoints,
-            prefix,
-            node,
-            tls: EtcdTls::default(),
-            login: None,
-            dial_timeout: Duration::from_secs(2),
-            call_timeout: Duration::from_millis(2500),
-            probe_interval: Duration::from_millis(2500),
-        }
-    }
-}
-
-/// What the daemon wants of the store. The newest demand replaces all of the older one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Demand {
-    /// Keys that shall hold these values, and be put right when another changes them. A key that
-    /// is not listed any more is left as it stands.
-    pub writes: BTreeMap<String, String>,
-    /// Routers whose keys are read beside those that the node's key in the store lists: those that
-    /// the local file lists, and those that run although the store lists them no more.
-    pub routers: BTreeSet<RouterName>,
-    /// What stands at `status/NODE` as long as this node lives; `None`: it goes.
-    pub report: Option<Report>,
-}
-
-impl Letter for Demand {
-    fn replaces(&self, _older: &Self) -> bool {
-        true
-    }
-}
-
-/// All keys that say what the node shall do, at one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
-    /// Of the whole store.
-    pub revision: i64,
-    /// Which store. Another one, or an older revision, means that the store was replaced or
-    /// restored.
-    pub cluster_id: u64,
-    /// Sorted by key. Keys that nodes write (`vRouterGateway/`, `status/`) are not among them.
-    pub entries: Vec<Entry>,
-    /// In words, another box that lives under this node's name: two would act on the same keys.
-    pub rival: Option<String>,
-}
-
-/// What the store has to say.
-#[derive(Debug)]
-pub enum StoreEvent {
-    /// An endpoint answers; a state follows.
-    Connected {
-        /// Which one.
-        endpoint: Endpoint,
-    },
-    /// The complete present configuration; it differs from the one before, or is the first after
-    /// a connection.
-    State(State),
-    /// No endpoint answers, or the one that did does not any more. Repeated with each attempt.
-    Lost {
-        /// The last failure; it names the endpoint.
-        error: Error,
-        /// Since when nothing was heard.
-        since: Instant,
-    },
-    /// The server refused to write a key; it will be tried again, more and more rarely.
-    WriteRefused {
-        /// Which one.
-        key: String,
-        /// Why.
-        error: Error,
-    },
-    /// A key that the server had refused is written.
-    Written {
-        /// Which one.
-        key: String,
-    },
-    /// Nothing of this node's is left in the store: what [`Demand::report`] ended with.
-    Gone,
-}
-
-impl StoreEvent {
-    /// The key whose writing it is about.
-    fn key(&self) -> Option<&str> {
-        match self {
-            Self::WriteRefused { key, .. } | Self::Written { key } => Some(key),
-            Self::Connected { .. } | Self::State(_) | Self::Lost { .. } | Self::Gone => None,
-        }
-    }
-}
-
-impl Letter for StoreEvent {
-    fn replaces(&self, older: &Self) -> bool {
-        match (self.key(), older.key()) {
-            // As many as there are keys to write.
-            (Some(key), Some(older)) => key == older,
-            _ => std::mem::discriminant(self) == std::mem::discriminant(older),
-        }
-    }
-}
-
-/// Follows the store until `demands` or `events` has no other end any more. Drop the future to
-/// end it at once.
-pub async fn run(options: Options, demands: Receiver<Demand>, events: Sender<StoreEvent>) {
-    let mut follower = Follower {
-        options: &options,
-        demands: &demands,
-        events: &events,
-        demand: Demand::default(),
-        writes: Writes::default(),
-        presence: Presence::new(),
-        heard_at: clock::now(),
-    };
-    or(events.closed(), follower.run()).await;
-}
-
-/// Why a session ended.
-enum End {
-    /// Nobody wants it any more.
-    Quit,
-    /// It broke.
-    Failed(Error),
-}
-
-impl From<Error> for End {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// What outlives a session.
-struct Follower<'a> {
-    options: &'a Options,
-    demands: &'a Receiver<Demand>,
-    events: &'a Sender<StoreEvent>,
-    /// The newest.
-    demand: Demand,
-    writes: Writes,
-    presence: Presence,
-    /// When a server last said something.
-    heard_at: Instant,
-}
-
-impl Follower<'_> {
-    async fn run(&mut self) {
-        let endpoints = &self.options.endpoints;
-        let mut state = clock::now().nanos() ^ u64::from(std::process::id());
-        // Nodes that start together spread over the members.
-        let start = usize::try_from(backoff::random(&mut state) >> 33).unwrap_or(0);
-        let mut failures: u32 = 0;
-        for turn in start.. {
-            let Some(endpoint) = endpoints.get(turn % endpoints.len().max(1)) else { return };
-            let started_at = clock::now();
-            let error = match self.session(endpoint).await {
-                End::Quit => return,
-                End::Failed(error) => error,
-            };
-            // One that answers and then refuses each time is waited for as one that is mute.
-            let steady = self.heard_at.since(started_at) >= STEADY;
-            failures = if steady { 1 } else { failures.saturating_add(1) };
-            let kind = error.kind();
-            self.events.send(StoreEvent::Lost { error, since: self.heard_at });
-            let random = backoff::random(&mut state);
-            let wait = match kind {
-                ErrorKind::WrongPassword => backoff::slow(random),
-                _ => backoff::wait(failures, endpoints.len(), random),
-            };
-            if !self.pause(wait).await {
-                return;
-            }
-        }
-    }
-
-    /// Waits, and takes demands meanwhile. `false`: nobody wants anything any more.
-    async fn pause(&mut self, wait: Duration) -> bool {
-        let until = clock::now() + wait;
-        loop {
-            let left = until.since(clock::now());
-            if left.is_zero() {
-                return true;
-            }
-            let demand = or(async { Some(self.demands.recv().await) }, async {
-                Timer::after(left).await;
-                None
-            });
-            match demand.await {
-                Some(Some(demand)) => self.take(demand),
-                Some(None) => return false,
-                None => return true,
-            }
-        }
-    }
-
-    fn take(&mut self, mut demand: Demand) {
-        self.presence.want(demand.report.take());
-        self.demand = demand;
-        self.want();
-    }
-
-    /// Where this node says that it lives.
-    fn status_key(&self) -> String {
-        format!("{}status/{}", self.options.prefix, self.options.node)
-    }
-
-    /// What stands there.
-    fn status_seen(&self) -> Option<&Seen> {
-        self.writes.seen(&self.status_key())
-    }
-
-    /// Makes up anew what should stand where.
-    fn want(&mut self) {
-        let plain = |(key, value): (&String, &String)| {
-            (key.clone(), Want { value: value.clone(), lease: 0 })
-        };
-        let mut wanted: BTreeMap<String, Want> = self.demand.writes.iter().map(plain).collect();
-        if let Some(want) = self.presence.wanted(self.status_seen()) {
-            wanted.insert(self.status_key(), want);
-        }
-        self.writes.want(clock::now(), wanted);
-    }
-
-    async fn session(&mut self, endpoint: &Endpoint) -> End {
-        let Connection { client, mut drive, login } = match connect(endpoint, self.options).await {
-            Ok(connection) => connection,
-            Err(error) => return End::Failed(error),
-        };
-        let session = Session {
-            kv: client.kv_client().max_decoding_message_size(ANSWER_MAX),
-            watch: client.watch_client().max_decoding_message_size(ANSWER_MAX),
-            leases: client.lease_client(),
-            login,
-            endpoint,
-            listed: None,
-            stream: None,
-            stale: true,
-            singly: false,
-            list_at: Instant::ZERO,
-            probe_at: clock::now() + PROBE_INTERVAL,
-            ask_at: Instant::ZERO,
-            answer_by: None,
-            told_rival: None,
-            follower: self,
-        };
-        let started_at = clock::now();
-        match or(async { End::Failed(drive.run().await) }, session.run()).await {
-            End::Failed(error) if self.heard_at < started_at => End::Failed(error.unheard()),
-            end => end,
-        }
-    }
-}
-
 /// One connection's life.
-struct Session<'a, 'b> {
+pub(super) struct Session<'a, 'b> {
     kv: KvClient,
     watch: WatchClient,
     leases: LeaseClient,
@@ -358,8 +78,35 @@ enum Wake {
     Time,
 }
 
+impl<'a, 'b> Session<'a, 'b> {
+    pub(super) fn new(
+        follower: &'a mut Follower<'b>,
+        endpoint: &'a Endpoint,
+        client: &Client,
+        login: Option<Login>,
+    ) -> Self {
+        Self {
+            kv: client.kv_client().max_decoding_message_size(ANSWER_MAX),
+            watch: client.watch_client().max_decoding_message_size(ANSWER_MAX),
+            leases: client.lease_client(),
+            login,
+            endpoint,
+            listed: None,
+            stream: None,
+            stale: true,
+            singly: false,
+            list_at: Instant::ZERO,
+            probe_at: clock::now() + PROBE_INTERVAL,
+            ask_at: Instant::ZERO,
+            answer_by: None,
+            told_rival: None,
+            follower,
+        }
+    }
+}
+
 impl Session<'_, '_> {
-    async fn run(mut self) -> End {
+    pub(super) async fn run(mut self) -> End {
         loop {
             let end = match self.turn().await {
                 Ok(()) => continue,
@@ -429,16 +176,19 @@ impl Session<'_, '_> {
             endpoint: self.endpoint,
             timeout: self.follower.options.call_timeout,
         };
-        let before = self.follower.presence.is_gone();
+        let before = self.follower.presence.lease();
         let refused = self.follower.presence.attend(leases, seen.as_ref()).await?;
         if let Some(error) = refused {
             let key = self.follower.status_key();
             self.follower.events.send(StoreEvent::WriteRefused { key, error });
         }
-        if !before && self.follower.presence.is_gone() {
+        let after = self.follower.presence.lease();
+        if before.is_some() && self.follower.presence.is_gone() {
             self.follower.events.send(StoreEvent::Gone);
         }
-        self.follower.want();
+        if after != before {
+            self.follower.want();
+        }
         Ok(())
     }
 
@@ -466,7 +216,7 @@ impl Session<'_, '_> {
         self.stale |= self
             .listed
             .as_ref()
-            .is_none_or(|listed| listed.scope != self.scope().with_listed(&listed.config));
+            .is_none_or(|listed| !listed.scope.is_as(&self.scope().with_listed(&listed.config)));
     }
 
     fn scope(&self) -> Scope {
@@ -495,6 +245,7 @@ impl Session<'_, '_> {
             }
         };
         self.heard();
+        self.follower.options.counters.readings.fetch_add(1, Ordering::Relaxed);
         self.stale = false;
         self.list_at = clock::now() + LIST_INTERVAL;
         self.follower.writes.listed(listing.revision, std::mem::take(&mut listing.outputs));
@@ -504,7 +255,7 @@ impl Session<'_, '_> {
             self.follower.events.send(StoreEvent::Connected { endpoint });
         }
         let is_new = before.is_none_or(|before| before.config != listing.config);
-        let covered = before.is_some_and(|before| before.scope == listing.scope);
+        let covered = before.is_some_and(|before| before.scope.is_as(&listing.scope));
         self.follower.want();
         if !covered {
             self.stream = None;
@@ -578,6 +329,9 @@ impl Session<'_, '_> {
             }
         }
         let Some(listed) = &self.listed else { return Ok(()) };
+        let mut outputs = false;
+        let count = u64::try_from(message.events().len()).unwrap_or(u64::MAX);
+        self.follower.options.counters.events.fetch_add(count, Ordering::Relaxed);
         for kv in message.events().iter().filter_map(etcd_client::Event::kv) {
             if kv.mod_revision() <= listed.revision {
                 continue;
@@ -586,13 +340,17 @@ impl Session<'_, '_> {
                 None => {}
                 Some(Kind::Config) => self.stale = true,
                 Some(Kind::Output) => {
+                    outputs = true;
                     let key = String::from_utf8_lossy(kv.key());
                     self.follower.writes.changed(&key, seen(kv), kv.mod_revision());
                 }
             }
         }
-        self.follower.want();
-        self.tell(false);
+        if outputs {
+            // Another box may have this node's name now, or have it no more.
+            self.follower.want();
+            self.tell(false);
+        }
         Ok(())
     }
 
@@ -634,13 +392,19 @@ impl Session<'_, '_> {
             }
             (Ok(answer), due) => {
                 let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+                let mut others = false;
                 for (due, look) in due.iter().zip(answer.op_responses()) {
                     let TxnOpResponse::Get(look) = look else { continue };
                     let stands = look.kvs().first().map(seen).unwrap_or_default();
                     if stands.mod_revision != due.over {
                         writes.overtaken(now, &due.key);
+                        others = true;
                     }
                     writes.changed(&due.key, stands, revision);
+                }
+                if !others {
+                    let detail = "a transaction that did not hold although nothing had changed";
+                    return Err(Error::new(self.endpoint, WRITING, ErrorKind::Protocol, detail));
                 }
                 self.follower.want();
                 self.tell(false);
