@@ -13,12 +13,11 @@ mod follower;
 #[path = "../lab/mod.rs"]
 mod lab;
 
-mod gateway;
-mod node;
-mod setup;
-
 mod changes;
 mod errors;
 mod examples;
+mod gateway;
 mod guide;
+mod node;
+mod setup;
 mod table;

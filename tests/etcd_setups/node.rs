@@ -7,8 +7,9 @@ use base64::prelude::BASE64_STANDARD;
 use havip::store::report::{Report, ReportedRouter, SCHEMA};
 use havip::store::{Demand, Error, Options, StoreEvent};
 
-use crate::cluster::{Cluster, LIMIT, holds_within};
+use crate::cluster::Cluster;
 use crate::follower::{Follower, values};
+use crate::lab::{LIMIT, holds_within};
 
 pub const GATEWAY: &str = "/havip/vRouterGateway/100";
 pub const STATUS: &str = "/havip/status/gw1";

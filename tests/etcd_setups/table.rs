@@ -4,8 +4,9 @@
 
 use havip::linux::clock;
 
-use crate::cluster::{Cluster, LIMIT, holds_within};
+use crate::cluster::Cluster;
 use crate::gateway;
+use crate::lab::{LIMIT, holds_within};
 use crate::node::{Node, SEED};
 use crate::setup::{self, PASSWORD, SetUp};
 
