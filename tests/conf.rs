@@ -71,6 +71,7 @@ fn built(tree: &Tree, node: &str, policy: &Policy) -> Outcome {
         policy,
         facts: &Facts::default(),
         vanished: Vanished::Hold,
+        listed_since: None,
     })
 }
 

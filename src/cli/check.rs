@@ -87,6 +87,7 @@ pub(super) fn local_errors(local: &Local) -> Vec<Problem> {
         policy: &local.settings.policy,
         facts: &Facts::default(),
         vanished: Vanished::Hold,
+        listed_since: None,
     });
     outcome.problems.into_iter().filter(Problem::is_error).collect()
 }

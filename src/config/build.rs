@@ -17,7 +17,7 @@ use super::policy::{Facts, Policy};
 use super::problem::{Problem, Report, Severity};
 use super::tree::{Entry, Tree, Value};
 use super::value::{self, Parsed};
-use super::vanished::Vanished;
+use super::vanished::{Vanished, is_none};
 use crate::wire::vrrp::{Version, Vrid};
 
 /// What a configuration is made from.
@@ -35,6 +35,9 @@ pub struct Input<'a> {
     pub facts: &'a Facts,
     /// What becomes of that which runs and is gone.
     pub vanished: Vanished,
+    /// Routers that the node listed at any time since the store was restored: who leaves one of
+    /// them out knows of it.
+    pub listed_since: Option<&'a BTreeSet<RouterName>>,
 }
 
 /// A configuration, and what was wrong on the way.
@@ -46,6 +49,10 @@ pub struct Outcome {
     pub problems: Vec<Problem>,
     /// Routers that go on only because nobody said that they shall not.
     pub held: BTreeSet<RouterName>,
+    /// Those, and all others that go on in the form they had.
+    pub kept: BTreeSet<RouterName>,
+    /// Routers that the node lists.
+    pub listed: BTreeSet<RouterName>,
 }
 
 /// Routers that a node lists: more than any box can run.
@@ -69,6 +76,8 @@ pub(super) fn routers(input: &Input<'_>) -> (Outcome, BTreeSet<RouterName>) {
         problems: Report::of_at_most(PROBLEMS_MAX),
         places: BTreeMap::new(),
         held: BTreeSet::new(),
+        kept: BTreeSet::new(),
+        named: BTreeSet::new(),
     };
     let mut wanted = Vec::new();
     let listed = builder.listed();
@@ -79,8 +88,9 @@ pub(super) fn routers(input: &Input<'_>) -> (Outcome, BTreeSet<RouterName>) {
     let routers = builder.without_conflicts(wanted);
     let node_ip = builder.node_ip();
     let config = Config { node: input.node.clone(), node_ip, routers };
-    let Builder { problems, held, .. } = builder;
-    (Outcome { config, problems: problems.into_vec(), held }, listed)
+    let Builder { problems, held, mut kept, named, .. } = builder;
+    kept.extend(held.iter().cloned());
+    (Outcome { config, problems: problems.into_vec(), held, kept, listed: named }, listed)
 }
 
 pub(super) struct Builder<'a> {
@@ -89,6 +99,10 @@ pub(super) struct Builder<'a> {
     pub(super) problems: Report,
     /// Routers that go on only because nobody said that they shall not.
     pub(super) held: BTreeSet<RouterName>,
+    /// Routers whose keys are not right, and that go on in the form they had.
+    kept: BTreeSet<RouterName>,
+    /// Routers that the list itself names.
+    named: BTreeSet<RouterName>,
     /// Where the VIPs of each router stand, for what shows only beside the others.
     places: BTreeMap<RouterName, Found<'a>>,
 }
@@ -106,6 +120,8 @@ impl<'a> Builder<'a> {
         let release = self.input.vanished == Vanished::Release;
         let Some(entry) = self.input.tree.get(&path) else {
             if running.is_empty() || release {
+                let message = "missing: this node runs no router; list its routers here".into();
+                self.problems.push(Problem::missing(Severity::Note, &path, message));
                 return BTreeSet::new();
             }
             let message = "gone; a mistake is not an order, so what ran goes on; to release the \
@@ -114,12 +130,7 @@ impl<'a> Builder<'a> {
             self.held.extend(running.iter().cloned());
             return running;
         };
-        let explicit = match &entry.value {
-            Value::None => true,
-            Value::List(items) => items.is_empty(),
-            Value::Text(_) => false,
-        };
-        if explicit {
+        if is_none(&entry.value) {
             return BTreeSet::new();
         }
         let mut names = BTreeSet::new();
@@ -144,6 +155,7 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        self.named.clone_from(&names);
         if names.is_empty() && clear {
             let message = "empty; set it to \"none\" if this node is to run no router".into();
             self.report(Severity::Error, &path, entry, message);
@@ -157,6 +169,7 @@ impl<'a> Builder<'a> {
                 value::short(&held.join(", "))
             );
             self.report(Severity::Error, &path, entry, message);
+            self.kept.extend(running.difference(&names).cloned());
             names.extend(running);
         }
         names
@@ -179,8 +192,9 @@ impl<'a> Builder<'a> {
                 // Wrong keys are a mistake; that there are none at all can be meant.
                 let gone = !self.is_there(name);
                 let kept = kept.filter(|_| !(gone && self.input.vanished == Vanished::Release));
-                if gone && kept.is_some() {
-                    self.held.insert(name.clone());
+                if kept.is_some() {
+                    let set = if gone { &mut self.held } else { &mut self.kept };
+                    set.insert(name.clone());
                 }
                 self.fate(name, "its keys are not right", kept.is_some());
                 kept.cloned()
@@ -416,6 +430,9 @@ impl<'a> Builder<'a> {
             };
             self.problems.push(problem.of(name));
             self.fate(name, "it cannot run beside the others", refused.kept);
+            if refused.kept {
+                self.kept.insert(name.clone());
+            }
         }
         chosen
     }

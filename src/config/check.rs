@@ -30,6 +30,7 @@ pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts) -> Vec<Problem> {
                     policy,
                     facts,
                     vanished: Vanished::Hold,
+                    listed_since: None,
                 };
                 let (outcome, names) = routers(&input);
                 problems.extend(outcome.problems);

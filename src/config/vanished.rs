@@ -8,7 +8,7 @@ use super::build::Builder;
 use super::key::router_key;
 use super::model::{IfName, Prefix, Router, RouterName};
 use super::problem::{Problem, Severity};
-use super::tree::{Entry, Origin};
+use super::tree::{Entry, Origin, Value};
 use super::value;
 
 /// How far it is believed that something is gone.
@@ -75,12 +75,15 @@ impl Builder<'_> {
     }
 
     /// Whether somebody who knew the store as it is now said that the router shall go, or have
-    /// other addresses.
+    /// other addresses. Who changes a list that never had it does not know of it.
     fn is_ordered(&self, name: &RouterName, is_listed: bool) -> bool {
         let believed = |entry: &Entry| self.input.vanished.believes(entry);
         if !is_listed {
             let path = format!("node/{}/vrids", self.input.node);
-            return self.input.tree.get(&path).is_some_and(believed);
+            let was_listed = self.input.listed_since.is_some_and(|since| since.contains(name));
+            return self.input.tree.get(&path).is_some_and(|entry| {
+                believed(entry) && (was_listed || is_none(&entry.value) || is_local(entry))
+            });
         }
         ["enabled", "vips", "vips_excluded"]
             .into_iter()
@@ -95,6 +98,19 @@ impl Builder<'_> {
             .iter()
             .any(|prefix| tree.below(prefix).next().is_some())
     }
+}
+
+/// Whether a list says in so many words that there is none.
+pub(super) fn is_none(value: &Value) -> bool {
+    match value {
+        Value::None => true,
+        Value::List(items) => items.is_empty(),
+        Value::Text(_) => false,
+    }
+}
+
+const fn is_local(entry: &Entry) -> bool {
+    matches!(entry.origin, Origin::Local { .. })
 }
 
 /// Addresses that one form of a router holds on its interface and the other does not.

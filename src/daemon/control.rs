@@ -94,6 +94,8 @@ pub(super) struct Control {
     waits_until: Option<Instant>,
     /// When the box is looked at again.
     look_at: Instant,
+    /// The local file is to be read again.
+    hangup: bool,
 }
 
 enum Wake {
@@ -146,6 +148,7 @@ impl Control {
             last: None,
             waits_until: None,
             look_at: now + LOOK,
+            hangup: false,
         }
     }
 
@@ -169,12 +172,7 @@ impl Control {
                 Wake::Bell => self.wiring.bell.silence(),
                 Wake::Hangup => {
                     while let Ok(Some(signal)) = self.wiring.hangup.read() {
-                        if signal == Signal::Hangup {
-                            // An operator may have changed the box, too.
-                            self.look_at = clock::now();
-                            self.look().await;
-                            self.reload();
-                        }
+                        self.hangup |= signal == Signal::Hangup;
                     }
                 }
                 Wake::Ask(ask) => self.ask(ask),
@@ -184,6 +182,14 @@ impl Control {
             }
             if self.hear() {
                 break;
+            }
+            // Who waits for the store has nothing yet that could be changed.
+            if self.hangup && self.waits_until.is_none() {
+                self.hangup = false;
+                // An operator may have changed the box, too.
+                self.look_at = clock::now();
+                self.look().await;
+                self.reload();
             }
             if let Some(config) = self.unsent.take() {
                 self.send_config(config);

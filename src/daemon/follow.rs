@@ -15,6 +15,9 @@ use crate::store::snapshot::Header;
 use crate::store::{Demand, Entry, Options, State, StoreEvent};
 use crate::wire::Mac;
 
+/// Different failures that are logged between two connections.
+const LOGGED_MAX: usize = 100;
+
 /// What came of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
@@ -24,6 +27,8 @@ pub(super) enum News {
     State {
         /// It is another store's than the configuration's, or an older one's.
         is_other: bool,
+        /// It is the first after a connection: the store may have been another's meanwhile.
+        is_first: bool,
     },
     /// Another box has this node's name, and the configuration that would be this one's.
     NameTaken,
@@ -45,8 +50,12 @@ pub(super) struct Follow {
     last_demand: Option<Demand>,
     pub(super) events: Receiver<StoreEvent>,
     connected: bool,
+    /// No state came since the connection.
+    is_first: bool,
     endpoint: String,
     error: Option<String>,
+    /// What was logged since the last connection.
+    logged: BTreeSet<String>,
     /// Keys that the server refuses to write, and why.
     refused: BTreeMap<String, String>,
     /// The newest state.
@@ -77,8 +86,10 @@ impl Follow {
             last_demand: None,
             events,
             connected: false,
+            is_first: true,
             endpoint: options.endpoints.first().map(ToString::to_string).unwrap_or_default(),
             error: None,
+            logged: BTreeSet::new(),
             refused: BTreeMap::new(),
             state: None,
             known: None,
@@ -113,16 +124,19 @@ impl Follow {
         match event {
             StoreEvent::Connected { endpoint } => {
                 self.connected = true;
+                self.is_first = true;
                 self.link_at = clock::now();
                 self.endpoint = endpoint.to_string();
                 self.error = None;
+                self.logged.clear();
                 log::info!("etcd: connected to {endpoint}");
             }
             StoreEvent::State(state) => return self.take_state(state),
             StoreEvent::Lost { error, .. } => {
                 let text = error.to_string();
-                // Each attempt says so again; the log wants it once.
-                if self.connected || self.error.as_deref() != Some(&text) {
+                // Each attempt says so again, at each endpoint; the log wants it once.
+                let known = self.logged.len() >= LOGGED_MAX || !self.logged.insert(text.clone());
+                if self.connected || !known {
                     log::warn!("etcd: {text}; what runs goes on");
                 }
                 if std::mem::take(&mut self.connected) {
@@ -164,14 +178,15 @@ impl Follow {
         let same = before.as_ref().map(|before| &before.entries) == state.map(|s| &s.entries);
         let (cluster_id, revision) = state.map_or((0, 0), |s| (s.cluster_id, s.revision));
         self.known = Some((cluster_id, revision));
-        if same && self.source == "etcd" {
+        let is_first = std::mem::take(&mut self.is_first);
+        if same && !is_other && self.source == "etcd" {
             return News::Nothing;
         }
         self.source = "etcd";
         self.snapshot_time = None;
         self.revision = revision;
         self.changed_at = clock::now();
-        News::State { is_other }
+        News::State { is_other, is_first }
     }
 
     /// Whether a state cannot have come from the one that is known: a store that was set up

@@ -90,6 +90,10 @@ pub struct Sources {
     pub vanished: Vanished,
     /// Routers that go on only because nobody said that they shall not.
     pub held: BTreeSet<RouterName>,
+    /// Those, and all others that go on in the form they had.
+    pub kept: BTreeSet<RouterName>,
+    /// Routers that the node listed since the store was restored.
+    listed_since: BTreeSet<RouterName>,
 }
 
 impl Sources {
@@ -107,6 +111,8 @@ impl Sources {
             shadows: Vec::new(),
             vanished: Vanished::Hold,
             held: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            listed_since: BTreeSet::new(),
         }
     }
 
@@ -129,6 +135,7 @@ impl Sources {
                 Vanished::Release => Vanished::Release,
                 Vanished::Hold | Vanished::HoldSince(_) => self.vanished,
             },
+            listed_since: Some(&self.listed_since),
         });
         (outcome, shadows)
     }
@@ -137,6 +144,13 @@ impl Sources {
     pub fn rebuild(&mut self, facts: &Facts) -> Arc<Config> {
         let (outcome, shadows) = self.outcome(&self.local, facts);
         self.take(outcome, shadows)
+    }
+
+    /// Takes note that the store was restored or replaced: what it had at this revision is
+    /// nobody's word of now.
+    pub fn restored(&mut self, revision: i64) {
+        self.vanished = Vanished::HoldSince(revision);
+        self.listed_since.clear();
     }
 
     /// Lets go what is held, and returns what that was.
@@ -155,6 +169,8 @@ impl Sources {
         self.problems.extend(self.store_problems.iter().cloned());
         self.shadows = shadows;
         self.held = outcome.held;
+        self.kept = outcome.kept;
+        self.listed_since.extend(outcome.listed);
         if self.held.is_empty() {
             // Nothing was lost, or all of it was put back or ordered: from here on as ever.
             self.vanished = Vanished::Hold;

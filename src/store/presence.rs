@@ -57,6 +57,11 @@ impl Presence {
         self.report.is_none() && self.lease.is_none()
     }
 
+    /// Whether the server does not give a lease.
+    pub(super) const fn is_refused(&self) -> bool {
+        self.refused > 0
+    }
+
     /// The lease, while there is one.
     pub(super) const fn lease(&self) -> Option<i64> {
         self.lease

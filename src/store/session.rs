@@ -15,7 +15,7 @@ use etcd_client::{
     TxnOp, TxnOpResponse, WatchClient, WatchOptions, WatchResponse, WatchStream,
 };
 use smol::Timer;
-use smol::future::or;
+use smol::future::{or, poll_once};
 
 use super::channel::within;
 use super::endpoint::Endpoint;
@@ -34,6 +34,8 @@ use crate::node::Instant;
 const LIST_INTERVAL: Duration = Duration::from_millis(50);
 /// Keys of one transaction: below the servers' default of 128 operations.
 const PUTS_MAX: usize = 100;
+/// Transactions one after the other, before the rest has its turn.
+const PUTS_A_TURN: u32 = 8;
 /// Between two small reads of a server that sends nothing else.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// Readings in a row that a compaction may spoil.
@@ -140,7 +142,10 @@ impl Session<'_, '_> {
             login.renew().await?;
         }
         self.attend().await?;
-        while self.put().await? {
+        for _ in 0..PUTS_A_TURN {
+            if !self.put().await? {
+                break;
+            }
             // A node that is not active any more must not go on writing that it is.
             if let Some(demand) = self.follower.demands.try_recv() {
                 self.take(demand);
@@ -155,14 +160,7 @@ impl Session<'_, '_> {
         match self.wake().await {
             Wake::Demand(None) => return Err(End::Quit),
             Wake::Demand(Some(demand)) => self.take(demand),
-            Wake::Message(Err(error)) => {
-                return Err(Error::call(self.endpoint, WATCHING, error).into());
-            }
-            Wake::Message(Ok(None)) => {
-                let detail = "the server ended the stream";
-                return Err(Error::new(self.endpoint, WATCHING, ErrorKind::Closed, detail).into());
-            }
-            Wake::Message(Ok(Some(message))) => self.message(&message)?,
+            Wake::Message(message) => self.heard_of(message)?,
             Wake::Time => {}
         }
         Ok(())
@@ -177,10 +175,15 @@ impl Session<'_, '_> {
             timeout: self.follower.options.call_timeout,
         };
         let before = self.follower.presence.lease();
+        let was_refused = self.follower.presence.is_refused();
         let refused = self.follower.presence.attend(leases, seen.as_ref()).await?;
-        if let Some(error) = refused {
-            let key = self.follower.status_key();
-            self.follower.events.send(StoreEvent::WriteRefused { key, error });
+        let key = self.follower.status_key();
+        match refused {
+            Some(error) => _ = self.follower.events.send(StoreEvent::WriteRefused { key, error }),
+            None if was_refused && !self.follower.presence.is_refused() => {
+                self.follower.events.send(StoreEvent::Written { key });
+            }
+            None => {}
         }
         let after = self.follower.presence.lease();
         if before.is_some() && self.follower.presence.is_gone() {
@@ -200,7 +203,11 @@ impl Session<'_, '_> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         let now = clock::now();
         if self.answer_by.is_some_and(|by| now >= by) {
-            return Err(Error::timed_out(self.endpoint, ASKING, call_timeout));
+            // It may be there, and nobody had the time to look.
+            return match poll_once(stream.message()).await {
+                Some(message) => self.heard_of(message),
+                None => Err(Error::timed_out(self.endpoint, ASKING, call_timeout)),
+            };
         }
         if now >= self.ask_at {
             self.ask_at = now + probe_interval;
@@ -314,6 +321,21 @@ impl Session<'_, '_> {
             Ok(stream)
         };
         within(endpoint, WATCHING, self.follower.options.call_timeout, open).await
+    }
+
+    /// What the watch's stream gave.
+    fn heard_of(
+        &mut self,
+        message: Result<Option<WatchResponse>, etcd_client::Error>,
+    ) -> Result<(), Error> {
+        match message {
+            Ok(Some(message)) => self.message(&message),
+            Ok(None) => {
+                let detail = "the server ended the stream";
+                Err(Error::new(self.endpoint, WATCHING, ErrorKind::Closed, detail))
+            }
+            Err(error) => Err(Error::call(self.endpoint, WATCHING, error)),
+        }
     }
 
     fn message(&mut self, message: &WatchResponse) -> Result<(), Error> {
@@ -442,7 +464,7 @@ impl Session<'_, '_> {
         let follower = &self.follower;
         let deadlines = [
             self.stream.as_ref().map(|_| self.ask_at),
-            self.answer_by,
+            self.stream.as_ref().and(self.answer_by),
             self.login.as_ref().and_then(|login| login.renew_at),
             follower.presence.next_deadline(follower.status_seen()),
             follower.writes.next_deadline(),

@@ -8,6 +8,7 @@
 //! Nothing here reads a clock or decides what a value means; a file that is not this node's whole
 //! snapshot is refused by name, never used in part.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Entry;
-use crate::config::{NodeName, Problem, TomlFile, Tree, to_toml};
+use crate::config::{NodeName, Problem, RouterName, TomlFile, Tree, Value, to_toml};
 use crate::node::Instant;
 
 /// Name of the file in the snapshot's directory.
@@ -45,8 +46,8 @@ pub struct Header {
     pub time: u64,
     /// Whose configuration it is.
     pub node: NodeName,
-    /// What follows is not what that store had, but what it had before something vanished there,
-    /// which is held. Its revision when it was found restored or replaced; 0: it was not.
+    /// Some routers in it are as that store had them before: they go on in the form they had. Its
+    /// revision when it was found restored or replaced; 0: it was not.
     pub held: Option<i64>,
 }
 
@@ -124,6 +125,43 @@ pub fn kept(prefix: &str, entries: &[Entry]) -> Tree {
         }
     }
     tree
+}
+
+/// A tree that stands for what runs: `now`, and of the routers that go on in the form they had,
+/// what `last` had.
+#[must_use]
+pub fn graft(mut now: Tree, last: &Tree, node: &NodeName, kept: &BTreeSet<RouterName>) -> Tree {
+    if kept.is_empty() {
+        return now;
+    }
+    let take = |now: &mut Tree, prefix: &str, all: bool| {
+        if all {
+            now.remove_below(prefix);
+        }
+        for (path, entry) in last.below(prefix) {
+            if now.get(path).is_none() {
+                now.insert(path, entry.value.clone(), entry.origin.clone());
+            }
+        }
+    };
+    for name in kept {
+        take(&mut now, &format!("virtual_router/{name}/"), true);
+        take(&mut now, &format!("node/{node}/virtual_router/{name}/"), true);
+    }
+    // Where a default is gone, the router had it.
+    take(&mut now, "virtual_router/default/", false);
+    take(&mut now, &format!("node/{node}/virtual_router/default/"), false);
+    let path = format!("node/{node}/vrids");
+    let Some(origin) = now.get(&path).or_else(|| last.get(&path)).map(|e| e.origin.clone()) else {
+        return now;
+    };
+    let listed = now.set(&path).into_iter().flat_map(|entry| entry.value.items());
+    let mut names: BTreeSet<RouterName> =
+        listed.filter_map(|name| RouterName::new(name).ok()).collect();
+    names.extend(kept.iter().cloned());
+    let names: Vec<&str> = names.iter().map(RouterName::as_str).collect();
+    now.insert(&path, Value::Text(names.join(",")), origin);
+    now
 }
 
 /// The text of a tree without its header; equal for equal content.
@@ -282,8 +320,8 @@ fn at(path: &Path, doing: &'static str) -> impl Fn(io::Error) -> Error {
 #[derive(Debug)]
 pub struct Pace {
     interval: Duration,
-    /// Of what is on disk, as far as is known.
-    written: Option<u64>,
+    /// Of what is on disk, as far as is known, with its revision.
+    written: Option<(u64, i64)>,
     next_at: Instant,
 }
 
@@ -307,13 +345,17 @@ impl Pace {
 
     /// Takes note of what is on disk.
     pub fn found(&mut self, header: &Header, body: &str) {
-        self.written = Some(mark(header, body));
+        self.written = Some((mark(header, body), header.revision));
     }
 
-    /// Whether this is to be written: not for a new revision of the same body.
+    /// Whether this is to be written: not for a newer revision of the same body, but for an older
+    /// one, which is not to be taken for a restored store at the next start.
     #[must_use]
     pub fn due(&self, now: Instant, header: &Header, body: &str) -> Due {
-        if self.written == Some(mark(header, body)) {
+        let same = |&(written, revision): &(u64, i64)| {
+            written == mark(header, body) && revision <= header.revision
+        };
+        if self.written.as_ref().is_some_and(same) {
             Due::Never
         } else if now < self.next_at {
             Due::At(self.next_at)

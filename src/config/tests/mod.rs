@@ -41,7 +41,15 @@ fn on(tree: &Tree, previous: Option<&Config>) -> Outcome {
 }
 
 fn with(tree: &Tree, previous: Option<&Config>, policy: &Policy, facts: &Facts) -> Outcome {
-    build(&Input { tree, node: &gw1(), previous, policy, facts, vanished: Vanished::Hold })
+    build(&Input {
+        tree,
+        node: &gw1(),
+        previous,
+        policy,
+        facts,
+        vanished: Vanished::Hold,
+        listed_since: None,
+    })
 }
 
 /// The configuration of a tree that is right.

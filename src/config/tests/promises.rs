@@ -260,12 +260,20 @@ fn a_difference_names_its_keys_and_nothing_differs_from_itself() {
 
 /// What comes of a store in which each key has the revision given beside it.
 fn restored(keys: &[(&str, &str, i64)], vanished: Vanished) -> Outcome {
+    restored_with(keys, vanished, &["1", "2"])
+}
+
+/// The same, where the list has had these since.
+fn restored_with(keys: &[(&str, &str, i64)], vanished: Vanished, since: &[&str]) -> Outcome {
+    let since = since.iter().map(|of| name(of)).collect();
     let flat = keys.iter().map(|(key, value, rev)| (key.as_bytes(), value.as_bytes(), *rev));
     let (tree, problems) = Tree::from_flat("/havip/", flat);
     assert_eq!(problems, []);
     let (policy, facts) = (Policy::default(), Facts::default());
     let previous = Some(&running());
-    build(&Input { tree: &tree, node: &gw1(), previous, policy: &policy, facts: &facts, vanished })
+    let (node, listed_since) = (&gw1(), Some(&since));
+    let (tree, policy, facts) = (&tree, &policy, &facts);
+    build(&Input { tree, node, previous, policy, facts, vanished, listed_since })
 }
 
 #[test]
@@ -307,7 +315,7 @@ fn a_restored_store_may_add_and_change_but_not_shorten_a_list_of_addresses() {
     let more = ("/havip/virtual_router/1/vips", "10.0.0.1,10.0.0.7", 2);
     let other = ("/havip/virtual_router/2/vips", "10.0.0.9", 3);
     let keys = [default, more, other, both];
-    let Outcome { config, problems, held } = restored(&keys, Vanished::HoldSince(8));
+    let Outcome { config, problems, held, .. } = restored(&keys, Vanished::HoldSince(8));
     assert_eq!(vips(router(&config, "1")), ["10.0.0.1", "10.0.0.7"]);
     assert_eq!(vips(router(&config, "2")), ["10.0.0.2"]);
     assert_eq!(held, [name("2")].into());
@@ -330,4 +338,20 @@ fn what_an_operator_lets_go_is_what_is_gone_and_not_what_is_wrong() {
     let released = restored(&[default, wrong, both], Vanished::Release);
     assert_eq!(names(&released.config), ["1"]);
     assert_eq!(names(&restored(&[], Vanished::Release).config), [""; 0]);
+}
+
+#[test]
+fn who_changes_a_restored_list_knows_only_of_what_it_had() {
+    let default = (DEFAULT.0, DEFAULT.1, 1);
+    let (r1, r2, r3) =
+        ((R1.0, R1.1, 2), (R2.0, R2.1, 3), ("/havip/virtual_router/3/vips", "10.0.0.3", 9));
+    let appended = (BOTH.0, "1,3", 9);
+    let keys = [default, r1, r2, r3, appended];
+    let never = restored_with(&keys, Vanished::HoldSince(8), &["1"]);
+    assert_eq!(never.held, [name("2")].into(), "router 2 was not in the list that was changed");
+    assert_eq!(names(&never.config), ["1", "2", "3"]);
+    let known = restored_with(&keys, Vanished::HoldSince(8), &["1", "2"]);
+    assert_eq!((known.held.len(), names(&known.config)), (0, vec!["1", "3"]));
+    let none = [default, r1, r2, (BOTH.0, "none", 9)];
+    assert_eq!(names(&restored_with(&none, Vanished::HoldSince(8), &[]).config), [""; 0]);
 }

@@ -89,7 +89,7 @@ impl Control {
 
     /// The store did not answer in time: the snapshot stands in for it.
     pub(super) fn start_without_store(&mut self) {
-        match self.last.take() {
+        match &self.last {
             Some(snapshot) => {
                 log::warn!(
                     "etcd did not answer in time: starting from {}, revision {}",
@@ -99,8 +99,8 @@ impl Control {
                 if let Some(follow) = &mut self.follow {
                     follow.uses_snapshot(&snapshot.header);
                 }
-                self.sources.store = Some(snapshot.tree);
-                self.sources.store_problems = snapshot.problems;
+                self.sources.store = Some(snapshot.tree.clone());
+                self.sources.store_problems.clone_from(&snapshot.problems);
             }
             None => log::warn!(
                 "etcd did not answer in time, and there is no snapshot: starting without either"
@@ -125,11 +125,11 @@ impl Control {
             // Nothing of the store, then, nor of the snapshot, which is the same.
             News::NameTaken if self.waits_until.is_some() => self.start(),
             News::NameTaken => {}
-            News::State { is_other } => self.take_state(is_other),
+            News::State { is_other, is_first } => self.take_state(is_other, is_first),
         }
     }
 
-    fn take_state(&mut self, is_other: bool) {
+    fn take_state(&mut self, is_other: bool, is_first: bool) {
         let Some(state) = self.follow.as_ref().and_then(Follow::state) else { return };
         let keys = state
             .entries
@@ -139,13 +139,15 @@ impl Control {
         let revision = state.revision;
         let before = self.sources.running.clone();
         let known = std::mem::take(&mut self.sources.problems);
-        // What ran before this daemon counts where the store does not go on from there.
-        let held = self.last.take().filter(|last| is_other || last.header.held.is_some());
-        if let Some(last) = held.filter(|_| before.is_none()) {
-            self.sources.store = Some(last.tree);
-            self.sources.rebuild(&self.identity.facts);
-            if let Some(since @ 1..) = last.header.held {
-                self.sources.vanished = Vanished::HoldSince(since);
+        let mut since = self.sources.vanished;
+        if let Some(last) = self.last.take() {
+            // What ran before this daemon counts where the store does not go on from there.
+            if self.sources.store.is_none() && (is_other || last.header.held.is_some()) {
+                self.sources.store = Some(last.tree);
+                self.sources.rebuild(&self.identity.facts);
+            }
+            if let Some(at @ 1..) = last.header.held {
+                since = Vanished::HoldSince(at);
             }
         }
         if is_other {
@@ -153,7 +155,10 @@ impl Control {
                 "etcd: revision {revision} is another store's, or an older state of it: restored \
                  or set up anew"
             );
-            self.sources.vanished = Vanished::HoldSince(revision);
+        }
+        // Nor is it known who restored what while nobody looked.
+        if is_other || (is_first && matches!(since, Vanished::HoldSince(_))) {
+            self.sources.restored(revision);
         }
         self.sources.store = Some(tree);
         self.sources.store_problems = problems;
@@ -169,22 +174,28 @@ impl Control {
 
     /// Keeps on disk what the configuration is from.
     fn note_state(&mut self) {
-        let held = match self.sources.vanished {
-            _ if self.sources.held.is_empty() => None,
-            Vanished::HoldSince(since) => Some(since),
-            Vanished::Hold | Vanished::Release => Some(0),
+        let since = match self.sources.vanished {
+            Vanished::HoldSince(since) => since,
+            Vanished::Hold | Vanished::Release => 0,
         };
         let state = self.follow.as_ref().and_then(Follow::state);
         if let (Some(keep), Some(state)) = (&mut self.keep, state) {
-            keep.note(&self.sources.local.settings.prefix, state, held);
+            keep.note(&self.sources.local.settings.prefix, state, &self.sources.kept, since);
         }
     }
 
     /// An operator's word that what is held may go.
     pub(super) fn confirm(&mut self) -> Vec<String> {
+        // Nothing is held by who has not begun.
+        if self.sources.held.is_empty() {
+            return Vec::new();
+        }
         let known = std::mem::take(&mut self.sources.problems);
         let (config, released) = self.sources.confirm(&self.identity.facts);
         self.note_state();
+        if let Some(keep) = &mut self.keep {
+            keep.hurry();
+        }
         self.tell_problems(&known);
         let released: Vec<String> = released.iter().map(ToString::to_string).collect();
         log::warn!("let go as an operator confirmed: {}", released.join(", "));
@@ -195,6 +206,14 @@ impl Control {
     /// Takes back what this node says of itself in the store; as long as that is worth waiting
     /// for.
     pub(super) async fn leave(&mut self) {
+        if let Some(keep) = &mut self.keep {
+            // What waits for its time would be lost.
+            keep.hurry();
+            or(keep.write(), async {
+                Timer::after(LEAVE).await;
+            })
+            .await;
+        }
         let Some(follow) = &mut self.follow else { return };
         if !follow.is_connected() {
             return;

@@ -202,6 +202,7 @@ fn it_is_written_when_it_changed_and_not_more_often_than_the_interval() {
     assert_eq!(pace.due(at(2), &now, "b"), Due::Never);
     assert_eq!(pace.due(at(2), &now, "c"), Due::At(at(61)));
     assert_eq!(pace.due(at(70), &header(8), "b"), Due::Never);
+    assert_eq!(pace.due(at(70), &header(6), "b"), Due::Now);
     assert_eq!(pace.due(at(70), &Header { cluster_id: 9, ..now.clone() }, "b"), Due::Now);
     // Back to what is on disk before its time came.
     assert_eq!(pace.due(at(61), &now, "b"), Due::Never);

@@ -26,7 +26,7 @@ fn run(tree: &Tree, previous: Option<&Config>) -> Config {
     let (policy, facts) = (Policy::default(), Facts::default());
     let _ = check_all(tree, &policy, &facts);
     let _ = (effective(tree, &node), to_toml(tree), to_flat(tree, "/havip/"));
-    build(&Input { tree, node: &node, previous, policy: &policy, facts: &facts, vanished: Vanished::Hold }).config
+    build(&Input { tree, node: &node, previous, policy: &policy, facts: &facts, vanished: Vanished::Hold, listed_since: None }).config
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -49,7 +49,7 @@ impl Bench {
         let (policy, facts) = (Policy::default(), Facts::default());
         let node = NodeName::new("gw1").unwrap();
         let input =
-            Input { tree: &tree, node: &node, previous: None, policy: &policy, facts: &facts, vanished: Vanished::Hold };
+            Input { tree: &tree, node: &node, previous: None, policy: &policy, facts: &facts, vanished: Vanished::Hold, listed_since: None };
         let config = build(&input).config;
         let mut bench =
             Self { node: Node::new(), now: Instant::from_nanos(1), actions: Actions::default() };

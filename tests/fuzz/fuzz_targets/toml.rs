@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
         let node = NodeName::new("gw1").unwrap();
         let facts = Facts::default();
         for policy in [&Policy::default(), &settings.policy] {
-            let first = Input { tree: &tree, node: &node, previous: None, policy, facts: &facts, vanished: Vanished::Hold };
+            let first = Input { tree: &tree, node: &node, previous: None, policy, facts: &facts, vanished: Vanished::Hold, listed_since: None };
             let built = build(&first).config;
             let input = Input { previous: Some(&built), ..first };
             assert_eq!(build(&input).config, built, "nothing changes without a change");
