@@ -29,11 +29,7 @@ fn load(path: &Path) -> (Tree, Settings) {
     let file = TomlFile::Local(path.display().to_string().into());
     let (tree, problems) = Tree::from_toml(&text, &file).unwrap_or_else(|why| panic!("{why}"));
     assert_eq!(problems, []);
-    let (settings, mut problems) = settings(&tree);
-    if path.ends_with("etcd-auto-tls.toml") {
-        let warning = problems.pop().expect("it is not safe, and says so").to_string();
-        assert!(warning.contains("insecure_skip_verify"), "{warning}");
-    }
+    let (settings, problems) = settings(&tree);
     assert!(problems.is_empty(), "{}", told(&problems));
     (tree, settings)
 }

@@ -40,8 +40,40 @@ fn run(given: &Given) -> Exit {
         Ok(local) => local,
         Err(error) => return super::refused::report(&error),
     };
-    let problems = check_all(&local.tree, &local.settings.policy, &Facts::default());
-    verdict(path, &problems, nodes(&local.tree))
+    let mut problems = check_all(&local.tree, &local.settings.policy, &Facts::default());
+    for problem in &local.problems {
+        if !problems.contains(problem) {
+            problems.push(problem.clone());
+        }
+    }
+    let where_etcd_is = beside(&local);
+    let exit = verdict(path, &problems, nodes(&local.tree));
+    if where_etcd_is == Exit::Done { exit } else { where_etcd_is }
+}
+
+/// What is wrong or odd about the way to etcd, as the file alone has it.
+#[cfg(feature = "etcd")]
+fn beside(local: &Local) -> Exit {
+    use crate::config::NodeName;
+    // Whose name stands here does not matter.
+    let Ok(node) = NodeName::new("-") else { return Exit::Done };
+    match crate::daemon::access::access(&local.settings, &node, None, &|_| None) {
+        Ok(found) => {
+            for warning in found.into_iter().flat_map(|found| found.warnings) {
+                print(&format!("note: {warning}\n"));
+            }
+            Exit::Done
+        }
+        Err(error) => {
+            print(&format!("{}: error: {error}\n", local.path.display()));
+            Exit::Config
+        }
+    }
+}
+
+#[cfg(not(feature = "etcd"))]
+const fn beside(_: &Local) -> Exit {
+    Exit::Done
 }
 
 #[cfg(feature = "etcd")]

@@ -2,6 +2,10 @@
 
 use super::flags::{Command, Given};
 use super::{CONFIG_FLAG, Exit, complain, config_path, exit_of};
+#[cfg(feature = "etcd")]
+use crate::daemon::access::environment;
+#[cfg(feature = "etcd")]
+use crate::daemon::sources::LoadError;
 use crate::daemon::sources::Local;
 use crate::daemon::{self, Error};
 
@@ -10,7 +14,8 @@ pub(super) const COMMAND: Command = Command {
     summary: "run the daemon in the foreground",
     about: "\
 Reads the local file, takes part in VRRP for the routers that it lists for this node, and puts
-their VIPs on interfaces while it is active. Logs to standard error.
+their VIPs on interfaces while it is active. Without that file ETCD_ENDPOINTS says where etcd is.
+Logs to standard error.
 SIGTERM or SIGINT: sends priority 0, takes the VIPs away, ends with 0.
 SIGHUP: reads the local file again; one with a mistake in it changes nothing.",
     argument: None,
@@ -19,8 +24,16 @@ SIGHUP: reads the local file again; one with a mistake in it changes nothing.",
 };
 
 fn run(given: &Given) -> Exit {
-    let local = match Local::load(&config_path(given)) {
+    let path = config_path(given);
+    let local = match Local::load(&path) {
         Ok(local) => local,
+        // The environment alone says where etcd is, as with the original's agents.
+        #[cfg(feature = "etcd")]
+        Err(LoadError::Absent(_))
+            if given.value("config").is_none() && environment("ETCD_ENDPOINTS").is_some() =>
+        {
+            Local::absent(&path)
+        }
         Err(error) => return super::refused::report(&error),
     };
     let nothing = super::check::local_errors(&local);

@@ -222,6 +222,9 @@ fn render(status: &Value) -> String {
         "\n{:<16} {:<5} {:<9} {:<10} {:<8} {:<4} {:<24} VIPS",
         "ROUTER", "VRID", "INTERFACE", "STATE", "SINCE", "PRIO", "HEARD"
     );
+    if list(&vrrp["routers"]).next().is_none() {
+        let _ = writeln!(out, "none: node/{}/vrids lists no router", text(status, "node"));
+    }
     for router in list(&vrrp["routers"]) {
         let heard = &router["heard"];
         let heard = if heard.is_object() {

@@ -120,8 +120,6 @@ impl<'a> Builder<'a> {
         let release = self.input.vanished == Vanished::Release;
         let Some(entry) = self.input.tree.get(&path) else {
             if running.is_empty() || release {
-                let message = "missing: this node runs no router; list its routers here".into();
-                self.problems.push(Problem::missing(Severity::Note, &path, message));
                 return BTreeSet::new();
             }
             let message = "gone; a mistake is not an order, so what ran goes on; to release the \

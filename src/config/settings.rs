@@ -226,14 +226,6 @@ impl Reader<'_> {
                 }));
             }
         }
-        if tls.insecure_skip_verify {
-            let path = "etcd/insecure_skip_verify";
-            let message = "whoever stands between this node and etcd can give it another \
-                           configuration; give it the ca instead";
-            self.problems.extend(self.tree.set(path).map(|entry| {
-                Problem::at(Severity::Warning, path, &entry.origin, message.to_owned())
-            }));
-        }
         tls
     }
 

@@ -72,6 +72,13 @@ pub fn access(
              has it"
         ));
     }
+    if tls.insecure_skip_verify {
+        warnings.push(
+            "etcd's certificate is not checked ([etcd] insecure_skip_verify): whoever stands \
+             between this node and etcd can give it another configuration; set ca instead"
+                .into(),
+        );
+    }
     let mut options = Options::new(endpoints, settings.prefix.clone(), node.clone());
     options.tls = tls;
     options.login = settings.etcd_login.clone();

@@ -25,6 +25,7 @@ pub mod will;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -102,8 +103,6 @@ pub fn run(local: Local) -> Result<(), Error> {
     let mut requests = Requests::open().map_err(system("opening netlink"))?;
     let snapshot = requests.dump().map_err(system("reading links and addresses"))?;
     let node = node_name(&settings, &snapshot)?;
-    let gateways = default_gateways().unwrap_or_default();
-    let identity = Identity::of(&snapshot, gateways, &settings.tunnel_interface, &BTreeSet::new());
     let mut warnings = Vec::new();
     let store = store_of(&settings, &node, &mut warnings)?;
     if let Err(error) = rt::lock_memory() {
@@ -112,6 +111,10 @@ pub fn run(local: Local) -> Result<(), Error> {
 
     let (ledger, leftovers) = Ledger::open(&settings.run_dir, &snapshot);
     warnings.extend(leftovers.warnings);
+    // What a crash left on a kernel without marks is not the box's own.
+    let left: BTreeSet<IpAddr> = leftovers.places.iter().map(|(_, prefix)| prefix.ip).collect();
+    let gateways = default_gateways().unwrap_or_default();
+    let identity = Identity::of(&snapshot, gateways, &settings.tunnel_interface, &left);
     let mut core = Node::new();
     for (index, prefix) in leftovers.places {
         core.remember(index, prefix);

@@ -39,6 +39,14 @@ pub struct Local {
 }
 
 impl Local {
+    /// What there is without a file: nothing but built-in settings.
+    #[must_use]
+    pub fn absent(path: &Path) -> Self {
+        let tree = Tree::default();
+        let (settings, problems) = settings(&tree);
+        Self { path: path.to_owned(), tree, settings, problems }
+    }
+
     /// Reads the local file.
     ///
     /// # Errors

@@ -1,5 +1,9 @@
 //! Files of this node's that say who it is: passwords, keys, certificates.
 
+#[cfg(feature = "tls")]
+use std::collections::BTreeSet;
+#[cfg(feature = "tls")]
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -7,6 +11,9 @@ use std::path::Path;
 
 /// Largest such file, in bytes; the system's bundle of authorities has a quarter of it.
 const FILE_MAX: u64 = 1024 * 1024;
+/// Files of one folder that are looked at.
+#[cfg(feature = "tls")]
+const NAMES_MAX: usize = 10_000;
 /// Permission bits of those who are neither the owner nor in the group.
 const OTHERS: u32 = 0o007;
 /// All permission bits.
@@ -20,6 +27,17 @@ const MODE: u32 = 0o7777;
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let (_, bytes) = open(path)?;
     Ok(bytes)
+}
+
+/// Names of all that is in a folder.
+///
+/// # Errors
+/// Why they cannot be had, with the path.
+#[cfg(feature = "tls")]
+pub(super) fn names(dir: &Path) -> Result<BTreeSet<OsString>, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
+    let entries = std::fs::read_dir(dir).map_err(failed)?;
+    entries.map(|entry| Ok(entry.map_err(failed)?.file_name())).take(NAMES_MAX).collect()
 }
 
 /// Reads a file that holds a secret, if only its owner and group may do that: whoever else can

@@ -1,6 +1,7 @@
 //! TLS to an endpoint. The files are read at each connection, so that renewed certificates need
 //! no restart.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -161,7 +162,10 @@ impl Found {
             insecure_skip_verify: files.insecure_skip_verify,
         };
         let Some(dir) = &files.dir else { return Ok(found) };
-        let file = |name: &str| Some(dir.join(name)).filter(|path| path.is_file());
+        // A link that leads nowhere, or a file that may not be read, is there: taking it for absent
+        // would trust others than it says.
+        let names = files::names(dir)?;
+        let file = |name: &str| names.contains(OsStr::new(name)).then(|| dir.join(name));
         found.ca = file("ca.crt");
         for name in PAIRS {
             let (cert, key) = (format!("{name}.crt"), format!("{name}.key"));
