@@ -3,9 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
-pub mod etcd_host;
 pub mod listener;
-pub mod original;
 pub mod peer;
 pub mod proxy;
 
