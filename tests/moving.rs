@@ -15,7 +15,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cluster::{Cluster, Setup};
+use cluster::certs::Leaf;
+use cluster::{Cluster, Setup, Tls};
 use havip::linux::{Pinger, clock};
 use havip::node::Instant;
 use lab::peer::{Keepalived, is_there};
@@ -131,10 +132,16 @@ fn command(beginning: &str) -> Vec<String> {
 /// Runs the guide's command that begins like this on a host, with its own file: what it said, and
 /// its exit code.
 fn havip(host: &Host, beginning: &str) -> (String, Option<i32>) {
+    havip_in(host, &[], beginning)
+}
+
+/// The same, with these variables in its environment.
+fn havip_in(host: &Host, environment: &[(&str, String)], beginning: &str) -> (String, Option<i32>) {
     let file = host.folder().join("havip.toml").display().to_string();
     let arguments = command(beginning);
     let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
     program.args(arguments.iter().skip(1).map(|word| word.replace(FILE, &file)));
+    program.envs(environment.iter().map(|(name, value)| (name, value)));
     let output = host.within(|| program.output().unwrap());
     (String::from_utf8([output.stdout, output.stderr].concat()).unwrap(), output.status.code())
 }
@@ -468,6 +475,53 @@ isolated! {
         all_is_well(&a);
         // The agent had the last word.
         wait_for_gateway(&etcd, &a);
+    }
+}
+
+// With a certificate that says who it is, and the rights that the guide names.
+isolated! {
+    fn the_agents_environment_and_certificates_are_enough_to_join_and_take_over() {
+        let setup = Setup { tls: Tls::Clients, ..Setup::new("3.5") };
+        let Some((_lan, mut etcd, a, b)) = set_up("environment", setup) else { return };
+        let node = format!("gw{}", a.number());
+        let keys = etcd.client_keys();
+        let (cert, key) = etcd.authority().write_leaf(&keys, &node, &Leaf::common_name(&node));
+        etcd.add_user(&node, None, &[]);
+        let grants = GUIDE.lines().map(str::trim).filter(|line| line.contains("grant-permission"));
+        for line in grants {
+            let line = line.replace("ROLE", &node);
+            let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+            etcd.ctl(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        }
+        etcd.enable_auth();
+        let environment = [
+            ("HOSTNAME", node),
+            ("ETCD_ENDPOINTS", etcd.endpoints().join(",")),
+            ("ETCD_CA", keys.join("ca.crt").display().to_string()),
+            ("ETCD_CERT", cert.display().to_string()),
+            ("ETCD_KEY", key.display().to_string()),
+        ];
+        assert!(environment[1].1.starts_with("https://"), "{environment:?}");
+        assert!(environment.iter().all(|(name, _)| GUIDE.contains(&format!("`{name}`"))));
+        let mut agent = agent(&etcd, &b);
+        wait_for_gateway(&etcd, &b);
+
+        // No node, no [etcd]; the paths are the test's own.
+        let folder = a.folder().display();
+        let text = format!(
+            "[havip]\nrun_dir = \"{folder}/run\"\n[snapshot]\npath = \"{folder}/state\"\n\
+             [virtual_router.default]\n{PROFILE}"
+        );
+        let one = a.daemon_in(&environment, &text);
+        let (said, code) = havip_in(&a, &environment, "havip check --etcd");
+        assert_eq!(code, Some(0), "{said}");
+        wait_for(&one, "backup", 2);
+        wait_for_adverts(&one, &b);
+        all_is_well(&a);
+        agent.stop();
+        wait_for_gateway(&etcd, &a);
+        wait_for(&one, "active", 2);
+        all_is_well(&a);
     }
 }
 
