@@ -4,19 +4,24 @@
 #![cfg(feature = "etcd")]
 
 #[macro_use]
+#[path = "lab/cluster/mod.rs"]
+mod cluster;
 mod lab;
+#[path = "lab/original.rs"]
+mod original;
 
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cluster::certs::Leaf;
+use cluster::{Cluster, Setup, Tls};
 use havip::linux::{Pinger, clock};
 use havip::node::Instant;
-use lab::etcd_host::Etcd;
-use lab::original::{Api, agent, example, gateway};
 use lab::peer::{Keepalived, is_there};
 use lab::{Daemon, Host, Lan, wait};
+use original::{Api, agent, example, gateway};
 
 const VIPS: [&str; 2] = ["192.0.2.100", "192.0.2.110"];
 /// The original's own bound for a failover, 3 * advert_interval + 2 s, with Skew_Time.
@@ -127,19 +132,25 @@ fn command(beginning: &str) -> Vec<String> {
 /// Runs the guide's command that begins like this on a host, with its own file: what it said, and
 /// its exit code.
 fn havip(host: &Host, beginning: &str) -> (String, Option<i32>) {
+    havip_in(host, &[], beginning)
+}
+
+/// The same, with these variables in its environment.
+fn havip_in(host: &Host, environment: &[(&str, String)], beginning: &str) -> (String, Option<i32>) {
     let file = host.folder().join("havip.toml").display().to_string();
     let arguments = command(beginning);
     let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
     program.args(arguments.iter().skip(1).map(|word| word.replace(FILE, &file)));
+    program.envs(environment.iter().map(|(name, value)| (name, value)));
     let output = host.within(|| program.output().unwrap());
     (String::from_utf8([output.stdout, output.stderr].concat()).unwrap(), output.status.code())
 }
 
 /// Runs the guide's `etcdctl` command that begins like this.
-fn etcdctl(etcd: &Etcd, beginning: &str) -> String {
+fn etcdctl(etcd: &Cluster, beginning: &str) -> String {
     let words = command(beginning);
     let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
-    etcd.ctl(&words).unwrap_or_else(|| panic!("{words:?}"))
+    etcd.ctl(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
 /// Starts havip as the guide does.
@@ -203,7 +214,7 @@ fn without_profile(text: &str) -> String {
 
 /// Starts the agent of a host beside a daemon that is active, and waits until it must have heard
 /// that.
-fn start_agent(etcd: &Etcd, host: &Host, active: &Daemon) -> Keepalived {
+fn start_agent(etcd: &Cluster, host: &Host, active: &Daemon) -> Keepalived {
     let sent = || {
         let counters = active.status()["vrrp"]["routers"][0]["counters"].clone();
         counters["adverts_sent"].as_u64().unwrap()
@@ -221,11 +232,11 @@ fn holds(host: &Host) -> bool {
 
 /// Waits until a host holds the VIPs, and the gateway keys name it.
 #[track_caller]
-fn wait_for_gateway(etcd: &Etcd, host: &Host) {
+fn wait_for_gateway(etcd: &Cluster, host: &Host) {
     wait("it holds the VIPs", || holds(host));
     for vrid in ["100", "101"] {
         let key = format!("/havip/vRouterGateway/{vrid}");
-        wait("the gateway key names it", || etcd.get(&key) == gateway(host));
+        wait("the gateway key names it", || etcd.get(&key) == Some(gateway(host)));
     }
 }
 
@@ -240,16 +251,14 @@ fn all_is_well(host: &Host) {
 }
 
 /// An installation of the original: etcd, two gateways, and a client.
-fn set_up(test: &str) -> Option<(Lan, Etcd, Host, Host)> {
-    if !Etcd::is_there("etcd-3.4", test) {
-        return None;
-    }
+fn set_up(test: &str, setup: Setup) -> Option<(Lan, Cluster, Host, Host)> {
     if !is_there("keepalived") {
         lab::skip(test, "no keepalived; run tests/lab/fetch keepalived");
         return None;
     }
     let mut lan = Lan::new();
-    let etcd = Etcd::start(lan.host(), "etcd-3.4");
+    let address = lan.address();
+    let etcd = Cluster::start(test, &Setup { address, ..setup })?;
     let (a, b) = (lan.host(), lan.host());
     let api = Api(&etcd);
     api.set_defaults(&[
@@ -270,7 +279,7 @@ fn set_up(test: &str) -> Option<(Lan, Etcd, Host, Host)> {
 
 isolated! {
     fn the_guide_moves_both_gateways_and_back_and_the_vips_answer_all_the_time() {
-        let Some((mut lan, etcd, a, b)) = set_up("moving") else { return };
+        let Some((mut lan, etcd, a, b)) = set_up("moving", Setup::new("3.4")) else { return };
         let client = lan.host();
         let (old, new) = (example(&etcd, &a), example(&etcd, &b));
         let mut second = agent(&etcd, &b);
@@ -414,7 +423,7 @@ isolated! {
 
 isolated! {
     fn what_a_killed_agent_left_behind_is_named_and_gone_after_the_guides_command() {
-        let Some((_lan, etcd, a, b)) = set_up("leftovers") else { return };
+        let Some((_lan, etcd, a, b)) = set_up("leftovers", Setup::new("3.4")) else { return };
         let killed = agent(&etcd, &b);
         wait_for_gateway(&etcd, &b);
         let one = start(&a, &example(&etcd, &a));
@@ -449,7 +458,7 @@ isolated! {
 
 isolated! {
     fn an_agent_that_comes_back_too_early_is_named_by_the_active_havip() {
-        let Some((_lan, etcd, a, b)) = set_up("early") else { return };
+        let Some((_lan, etcd, a, b)) = set_up("early", Setup::new("3.4")) else { return };
         let one = start(&a, &example(&etcd, &a));
         etcdctl(&etcd, "etcdctl put /havip/virtual_router/default/version 3");
         wait_for(&one, "active", 3);
@@ -458,7 +467,7 @@ isolated! {
         let mut said = (String::new(), None);
         let told = lab::holds_within(lab::LIMIT, || {
             said = havip(&a, "havip status --check");
-            said.0.matches("conflict: 192.0.2.3").count() == VIPS.len()
+            said.0.matches(&format!("conflict: {}", b.ip())).count() == VIPS.len()
         });
         assert!(told && said.1 == Some(4), "{said:?}");
         assert!(said.0.contains("in VRRPv2; set version = \"2\""), "{said:?}");
@@ -469,11 +478,58 @@ isolated! {
     }
 }
 
+// With a certificate that says who it is, and the rights that the guide names.
+isolated! {
+    fn the_agents_environment_and_certificates_are_enough_to_join_and_take_over() {
+        let setup = Setup { tls: Tls::Clients, ..Setup::new("3.5") };
+        let Some((_lan, mut etcd, a, b)) = set_up("environment", setup) else { return };
+        let node = format!("gw{}", a.number());
+        let keys = etcd.client_keys();
+        let (cert, key) = etcd.authority().write_leaf(&keys, &node, &Leaf::common_name(&node));
+        etcd.add_user(&node, None, &[]);
+        let grants = GUIDE.lines().map(str::trim).filter(|line| line.contains("grant-permission"));
+        for line in grants {
+            let line = line.replace("ROLE", &node);
+            let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+            etcd.ctl(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        }
+        etcd.enable_auth();
+        let environment = [
+            ("HOSTNAME", node),
+            ("ETCD_ENDPOINTS", etcd.endpoints().join(",")),
+            ("ETCD_CA", keys.join("ca.crt").display().to_string()),
+            ("ETCD_CERT", cert.display().to_string()),
+            ("ETCD_KEY", key.display().to_string()),
+        ];
+        assert!(environment[1].1.starts_with("https://"), "{environment:?}");
+        assert!(environment.iter().all(|(name, _)| GUIDE.contains(&format!("`{name}`"))));
+        let mut agent = agent(&etcd, &b);
+        wait_for_gateway(&etcd, &b);
+
+        // No node, no [etcd]; the paths are the test's own.
+        let folder = a.folder().display();
+        let text = format!(
+            "[havip]\nrun_dir = \"{folder}/run\"\n[snapshot]\npath = \"{folder}/state\"\n\
+             [virtual_router.default]\n{PROFILE}"
+        );
+        let one = a.daemon_in(&environment, &text);
+        let (said, code) = havip_in(&a, &environment, "havip check --etcd");
+        assert_eq!(code, Some(0), "{said}");
+        wait_for(&one, "backup", 2);
+        wait_for_adverts(&one, &b);
+        all_is_well(&a);
+        agent.stop();
+        wait_for_gateway(&etcd, &a);
+        wait_for(&one, "active", 2);
+        all_is_well(&a);
+    }
+}
+
 // The guide's commands that only ask, as they stand there.
 isolated! {
     fn what_the_guide_looks_at_first_is_there() {
-        let Some((_lan, etcd, _, _)) = set_up("guide") else { return };
-        etcd.put("/havip/vRouterGateway/100", "192.0.2.2,ff:ff:ff:ff:ff:ff");
+        let Some((_lan, etcd, _, _)) = set_up("guide", Setup::new("3.4")) else { return };
+        etcd.put("/havip/vRouterGateway/100", "192.0.2.1,ff:ff:ff:ff:ff:ff");
         let gets: Vec<&str> =
             GUIDE.lines().map(str::trim).filter(|line| line.starts_with("etcdctl get")).collect();
         assert!(gets.len() >= 4, "{gets:?}");

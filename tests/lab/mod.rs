@@ -3,9 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
-pub mod etcd_host;
 pub mod listener;
-pub mod original;
 pub mod peer;
 pub mod proxy;
 
@@ -300,10 +298,16 @@ impl Host {
 
     /// Starts a daemon here with this text as its whole local file.
     pub fn daemon_of(&self, text: &str) -> Daemon {
+        self.daemon_in(&[], text)
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn daemon_in(&self, environment: &[(&str, String)], text: &str) -> Daemon {
         let config = self.folder.0.join("havip.toml");
         fs::write(&config, text).unwrap();
         let log = self.folder.0.join("log");
         let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
+        program.envs(environment.iter().map(|(name, value)| (name, value)));
         program.arg("run").arg("--config").arg(&config);
         let child = self.start(&mut program, &log);
         Daemon { child, config, log, socket: self.folder.0.join("run/havip.sock") }

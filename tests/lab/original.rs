@@ -1,20 +1,27 @@
 //! The original havip's parts, as far as they touch etcd and VRRP: what its API writes, with its
 //! mistakes, what its agent renders for keepalived, and what that agent writes when it is active.
+//!
+//! For crates of tests that have `mod lab;` and `mod cluster;`.
+
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use super::etcd_host::Etcd;
-use super::peer::Keepalived;
-use super::{Host, LIMIT};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::cluster::Cluster;
+use crate::lab::peer::Keepalived;
+use crate::lab::{Host, LIMIT};
 
 const ROUTERS: &str = "/havip/virtual_routers";
 
 /// Its HTTP API: each call is the transaction that the original makes of it. A field with the
 /// value `none` deletes its key, an empty one leaves it alone.
-pub struct Api<'a>(pub &'a Etcd);
+pub struct Api<'a>(pub &'a Cluster);
 
 /// One `vrrp_instance` that an agent runs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +30,11 @@ pub struct Instance {
     pub interface: String,
     pub advert_interval: String,
     pub vips: Vec<String>,
+}
+
+/// A key's value; empty where there is none.
+fn get(etcd: &Cluster, key: &str) -> String {
+    etcd.get(key).unwrap_or_default()
 }
 
 fn put(key: &str, value: &str) -> String {
@@ -101,10 +113,10 @@ impl Api<'_> {
     /// POST /vip
     pub fn bind(&self, vip: &str, namespace: &str, service: &str) -> Result<(), String> {
         let key = |name: &str| format!("/havip/binding/{vip}/{name}");
-        if self.0.get(&key("vrid")).is_empty() {
+        if get(self.0, &key("vrid")).is_empty() {
             return Err("Invalid VIP, no VirtualRouter provides it.".into());
         }
-        let owner = self.0.get(&key("namespace"));
+        let owner = get(self.0, &key("namespace"));
         if owner.is_empty() {
             let shared = if service.is_empty() { "true" } else { "false" };
             let mut operations =
@@ -119,10 +131,10 @@ impl Api<'_> {
         if service.is_empty() {
             return Ok(());
         }
-        if self.0.get(&key("shared")) != "true" {
+        if get(self.0, &key("shared")) != "true" {
             return Err("Non-shared VIP cannot be bound with another service".into());
         }
-        let services = self.0.get(&key("services"));
+        let services = get(self.0, &key("services"));
         let services =
             if services.is_empty() { service.to_owned() } else { format!("{services},{service}") };
         self.0.txn(&[put(&key("services"), &services)]);
@@ -132,7 +144,7 @@ impl Api<'_> {
     /// DELETE /vip/VIP/NAMESPACE, or with a service /vip/VIP/NAMESPACE/SERVICE
     pub fn unbind(&self, vip: &str, service: &str) -> Result<(), String> {
         let key = |name: &str| format!("/havip/binding/{vip}/{name}");
-        let services = self.0.get(&key("services"));
+        let services = get(self.0, &key("services"));
         let mut left: Vec<&str> = services.split(',').filter(|name| !name.is_empty()).collect();
         if service.is_empty() {
             if !left.is_empty() {
@@ -145,7 +157,7 @@ impl Api<'_> {
         left.swap_remove(at);
         let operations = if !left.is_empty() {
             vec![put(&key("services"), &left.join(","))]
-        } else if self.0.get(&key("shared")) == "false" {
+        } else if get(self.0, &key("shared")) == "false" {
             ["services", "shared", "namespace"].map(|name| delete(&key(name))).into()
         } else {
             vec![delete(&key("services"))]
@@ -155,12 +167,12 @@ impl Api<'_> {
     }
 
     fn vips(&self, vrid: &str) -> Vec<String> {
-        let list = self.0.get(&format!("{ROUTERS}/{vrid}/vips"));
+        let list = get(self.0, &format!("{ROUTERS}/{vrid}/vips"));
         list.split(',').filter(|vip| !vip.is_empty()).map(str::to_owned).collect()
     }
 
     fn unused(&self, vip: &str) -> Result<(), String> {
-        if self.0.get(&format!("/havip/binding/{vip}/namespace")).is_empty() {
+        if get(self.0, &format!("/havip/binding/{vip}/namespace")).is_empty() {
             return Ok(());
         }
         Err(format!("Cannot delete VIP {vip}, it's in used"))
@@ -169,8 +181,8 @@ impl Api<'_> {
 
 /// What the template of an agent makes of etcd; `None` where it fails, and the agent runs on with
 /// what it had.
-pub fn rendered(etcd: &Etcd, node: &str) -> Option<Vec<Instance>> {
-    let get = |key: &str| Some(etcd.get(key)).filter(|value| !value.is_empty());
+pub fn rendered(etcd: &Cluster, node: &str) -> Option<Vec<Instance>> {
+    let get = |key: &str| Some(get(etcd, key)).filter(|value| !value.is_empty());
     let default = |name: &str| get(&format!("{ROUTERS}/default/{name}"));
     for check in ["check_interval", "check_timeout", "check_rise", "check_fall"] {
         default(check)?;
@@ -189,10 +201,10 @@ pub fn rendered(etcd: &Etcd, node: &str) -> Option<Vec<Instance>> {
 }
 
 /// Starts what an agent of this host would run, notify script included.
-pub fn agent(etcd: &Etcd, host: &Host) -> Keepalived {
+pub fn agent(etcd: &Cluster, host: &Host) -> Keepalived {
     let node = format!("gw{}", host.number());
     let instances = rendered(etcd, &node).expect("the template has all of its keys");
-    let default = |name: &str| etcd.get(&format!("{ROUTERS}/default/{name}"));
+    let default = |name: &str| get(etcd, &format!("{ROUTERS}/default/{name}"));
     let notify = host.folder().join("notify");
     fs::write(&notify, notify_script(etcd, host)).unwrap();
     let mut text = format!(
@@ -220,12 +232,14 @@ pub fn agent(etcd: &Etcd, host: &Host) -> Keepalived {
 }
 
 /// Called with INSTANCE, the instance's name, and its new state.
-fn notify_script(etcd: &Etcd, host: &Host) -> String {
+fn notify_script(etcd: &Cluster, host: &Host) -> String {
+    let program = etcd.etcdctl();
+    let words = std::iter::once(program.get_program()).chain(program.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.display())).collect();
     format!(
         "test \"$1 $3\" = 'INSTANCE MASTER' || exit 0\n\
-         ETCDCTL_API=3 exec {} --endpoints {} put /havip/vRouterGateway/${{2#instance_}} {}\n",
-        etcd.etcdctl().display(),
-        etcd.endpoint(),
+         ETCDCTL_API=3 exec {} put /havip/vRouterGateway/${{2#instance_}} {}\n",
+        words.join(" "),
         gateway(host),
     )
 }
@@ -236,19 +250,19 @@ pub fn gateway(host: &Host) -> String {
 }
 
 /// Writes a gateway key as an agent's notify.py does, through etcd's HTTP gateway.
-pub fn publish(etcd: &Etcd, from: &Host, vrid: &str, value: &str) {
+pub fn publish(etcd: &Cluster, from: &Host, vrid: &str, value: &str) {
     let body = format!(
         "{{\"key\": \"{}\", \"value\": \"{}\"}}",
-        base64(format!("/havip/vRouterGateway/{vrid}").as_bytes()),
-        base64(value.as_bytes())
+        BASE64_STANDARD.encode(format!("/havip/vRouterGateway/{vrid}")),
+        BASE64_STANDARD.encode(value)
     );
     let answer = from.within(|| {
-        let mut stream = TcpStream::connect(etcd.endpoint()).unwrap();
+        let mut stream = TcpStream::connect(etcd.address(0)).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         let head = format!(
             "POST /v3beta/kv/put HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n",
-            etcd.endpoint(),
+            etcd.address(0),
             body.len()
         );
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
@@ -259,27 +273,13 @@ pub fn publish(etcd: &Etcd, from: &Host, vrid: &str, value: &str) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
-        let word = word << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let value = usize::try_from(word >> (18 - 6 * digit) & 63).unwrap();
-            text.push(if digit > chunk.len() { '=' } else { char::from(DIGITS[value]) });
-        }
-    }
-    text
-}
-
 /// The local file of conf/examples for a node beside the original, for this host and this etcd.
-pub fn example(etcd: &Etcd, host: &Host) -> String {
+pub fn example(etcd: &Cluster, host: &Host) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/examples/beside-the-original-etcd.toml");
     let mut text = fs::read_to_string(path).unwrap();
     let run_dir = host.folder().join("run");
     let node = format!("node = \"gw{}\"\nrun_dir = \"{}\"", host.number(), run_dir.display());
-    let endpoints = format!("endpoints = [\"{}\"]", etcd.endpoint());
+    let endpoints = format!("endpoints = [\"{}\"]", etcd.address(0));
     let example = "endpoints = [\"192.0.2.11:2379\", \"192.0.2.12:2379\", \"192.0.2.13:2379\"]";
     for (from, to) in [("node = \"gw1\"", &node), (example, &endpoints)] {
         assert!(text.contains(from), "{path} has no {from}");

@@ -51,6 +51,16 @@ impl Cluster {
         args: &[&str],
         input: &str,
     ) -> Result<String, String> {
+        let mut program = self.program(endpoints, user);
+        output(program.args(args), input)
+    }
+
+    /// etcdctl as `ctl` runs it, for those who run it in their own way.
+    pub fn etcdctl(&self) -> Command {
+        self.program(&self.reachable(), self.user.as_deref())
+    }
+
+    fn program(&self, endpoints: &str, user: Option<&str>) -> Command {
         let mut program = etcdctl(self.setup.version);
         program.arg(format!("--endpoints={endpoints}")).arg("--command-timeout=10s");
         let keys = self.client_keys();
@@ -76,7 +86,7 @@ impl Cluster {
         if let Some(user) = user {
             program.arg(format!("--user={user}"));
         }
-        output(program.args(args), input)
+        program
     }
 
     /// Writes a key.
@@ -109,6 +119,17 @@ impl Cluster {
     #[track_caller]
     pub fn del_prefix(&self, prefix: &str) {
         self.ctl(&["del", "--prefix", "--", prefix]).expect("they are deleted");
+    }
+
+    /// Does all of these operations, in etcdctl's words, at one revision.
+    #[track_caller]
+    pub fn txn(&self, operations: &[String]) {
+        // No conditions, and nothing to do where they do not hold.
+        let text = format!("\n{}\n\n\n", operations.join("\n"));
+        let said = self.run(&self.reachable(), self.user.as_deref(), &["txn"], &text);
+        if let Err(error) = said {
+            panic!("etcdctl txn {operations:?}: {error}");
+        }
     }
 
     /// All keys below a prefix, and their values.

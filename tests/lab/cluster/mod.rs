@@ -11,6 +11,7 @@ pub mod certs;
 pub mod ctl;
 mod faults;
 mod partition;
+pub mod watch;
 
 use std::fmt::Write as _;
 use std::fs;
