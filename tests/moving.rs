@@ -261,14 +261,7 @@ fn set_up(test: &str, setup: Setup) -> Option<(Lan, Cluster, Host, Host)> {
     let etcd = Cluster::start(test, &Setup { address, ..setup })?;
     let (a, b) = (lan.host(), lan.host());
     let api = Api(&etcd);
-    api.set_defaults(&[
-        ("interface", "eth0"),
-        ("advert_interval", "1"),
-        ("check_interval", "2"),
-        ("check_timeout", "4"),
-        ("check_rise", "3"),
-        ("check_fall", "3"),
-    ]);
+    api.begin();
     api.set_router("100", &[VIPS[0], "192.0.2.101"], "", "").unwrap();
     api.set_router("101", &[VIPS[1]], "", "").unwrap();
     for host in [&a, &b] {

@@ -26,14 +26,7 @@ fn set_up(test: &str, version: &'static str) -> Option<(Lan, Cluster)> {
     let mut lan = Lan::new();
     let address = lan.address();
     let etcd = Cluster::start(test, &Setup { address, ..Setup::new(version) })?;
-    Api(&etcd).set_defaults(&[
-        ("interface", "eth0"),
-        ("advert_interval", "1"),
-        ("check_interval", "2"),
-        ("check_timeout", "4"),
-        ("check_rise", "3"),
-        ("check_fall", "3"),
-    ]);
+    Api(&etcd).begin();
     Some((lan, etcd))
 }
 

@@ -110,7 +110,7 @@ enum Wake {
 
 /// What the control thread follows: endpoints, or nothing in a build without etcd.
 #[cfg(feature = "etcd")]
-type Store = crate::store::Options;
+type Store = super::access::Access;
 #[cfg(not(feature = "etcd"))]
 type Store = std::convert::Infallible;
 
@@ -461,7 +461,7 @@ impl Control {
                     .map(|s| format!("{}: {} hides {}", s.path, s.used, s.hidden))
                     .collect(),
             },
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().chain(self.store_warnings()).cloned().collect(),
             notices_lost: self.wiring.notices_lost.load(Ordering::Relaxed),
             vrrp,
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::access::Access;
 use super::status::StoreStatus;
 use crate::config::{Config, NodeName, RouterName};
 use crate::linux::clock;
@@ -46,6 +47,8 @@ fn taken(rival: &str) -> String {
 /// A store that is being followed.
 pub(super) struct Follow {
     options: Options,
+    /// What is odd about them.
+    pub(super) warnings: Vec<String>,
     demands: Sender<Demand>,
     last_demand: Option<Demand>,
     pub(super) events: Receiver<StoreEvent>,
@@ -74,14 +77,16 @@ impl Follow {
     /// What follows the store, and the future that does the work. `before` is what followed it
     /// with other settings.
     pub(super) fn new(
-        options: Options,
+        found: Access,
         before: Option<Self>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let Access { options, warnings } = found;
         let (demands, wanted) = mailbox();
         let (said, events) = mailbox();
         let now = clock::now();
         let fresh = Self {
             options: options.clone(),
+            warnings,
             demands,
             last_demand: None,
             events,

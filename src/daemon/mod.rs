@@ -103,8 +103,8 @@ pub fn run(local: Local) -> Result<(), Error> {
     let mut requests = Requests::open().map_err(system("opening netlink"))?;
     let snapshot = requests.dump().map_err(system("reading links and addresses"))?;
     let node = node_name(&settings, &snapshot)?;
+    let store = store_of(&settings, &node)?;
     let mut warnings = Vec::new();
-    let store = store_of(&settings, &node, &mut warnings)?;
     if let Err(error) = rt::lock_memory() {
         warnings.push(format!("memory is not locked ({error}): paging may delay adverts"));
     }
@@ -230,16 +230,8 @@ fn node_name(settings: &Settings, snapshot: &Snapshot) -> Result<NodeName, Error
 
 /// What to ask the store with; `None` without one.
 #[cfg(feature = "etcd")]
-fn store_of(
-    settings: &Settings,
-    node: &NodeName,
-    warnings: &mut Vec<String>,
-) -> Result<Option<crate::store::Options>, Error> {
-    let found = access::access(settings, node, None, &access::environment);
-    Ok(found.map_err(Error::Settings)?.map(|found| {
-        warnings.extend(found.warnings);
-        found.options
-    }))
+fn store_of(settings: &Settings, node: &NodeName) -> Result<Option<access::Access>, Error> {
+    access::access(settings, node, None, &access::environment).map_err(Error::Settings)
 }
 
 /// A build without a store.
@@ -247,7 +239,6 @@ fn store_of(
 fn store_of(
     settings: &Settings,
     _node: &NodeName,
-    _warnings: &mut Vec<String>,
 ) -> Result<Option<std::convert::Infallible>, Error> {
     match settings.etcd_endpoints {
         Some(_) => Err(Error::Settings(

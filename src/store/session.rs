@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use etcd_client::{
     Client, Compare, CompareOp, GetOptions, KeyValue, KvClient, LeaseClient, PutOptions, Txn,
-    TxnOp, TxnOpResponse, WatchClient, WatchOptions, WatchResponse, WatchStream,
+    TxnOp, TxnOpResponse, TxnResponse, WatchClient, WatchOptions, WatchResponse, WatchStream,
 };
 use smol::Timer;
 use smol::future::{or, poll_once};
@@ -224,6 +224,8 @@ impl Session<'_, '_> {
             .listed
             .as_ref()
             .is_none_or(|listed| !listed.scope.is_as(&self.scope().with_listed(&listed.config)));
+        // Who is another box depends on who this one is.
+        self.tell(false);
     }
 
     fn scope(&self) -> Scope {
@@ -384,20 +386,7 @@ impl Session<'_, '_> {
         if due.is_empty() {
             return Ok(false);
         }
-        // Only over what this node has seen: one that was slow must not undo its successor's word.
-        let guards: Vec<Compare> = due
-            .iter()
-            .map(|due| Compare::mod_revision(due.key.as_str(), CompareOp::Equal, due.over))
-            .collect();
-        let puts: Vec<TxnOp> = due
-            .iter()
-            .map(|Due { key, want, .. }| {
-                let options = PutOptions::new().with_lease(want.lease);
-                TxnOp::put(key.as_str(), want.value.as_str(), Some(options))
-            })
-            .collect();
-        let looks: Vec<TxnOp> = due.iter().map(|due| TxnOp::get(due.key.as_str(), None)).collect();
-        let call = self.kv.txn(Txn::new().when(guards).and_then(puts).or_else(looks));
+        let call = self.kv.txn(guarded(&due));
         let timeout = self.follower.options.call_timeout;
         let result = within(self.endpoint, WRITING, timeout, call).await;
         let now = clock::now();
@@ -412,25 +401,7 @@ impl Session<'_, '_> {
                     }
                 }
             }
-            (Ok(answer), due) => {
-                let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-                let mut others = false;
-                for (due, look) in due.iter().zip(answer.op_responses()) {
-                    let TxnOpResponse::Get(look) = look else { continue };
-                    let stands = look.kvs().first().map(seen).unwrap_or_default();
-                    if stands.mod_revision != due.over {
-                        writes.overtaken(now, &due.key);
-                        others = true;
-                    }
-                    writes.changed(&due.key, stands, revision);
-                }
-                if !others {
-                    let detail = "a transaction that did not hold although nothing had changed";
-                    return Err(Error::new(self.endpoint, WRITING, ErrorKind::Protocol, detail));
-                }
-                self.follower.want();
-                self.tell(false);
-            }
+            (Ok(answer), due) => self.overtaken(now, due, &answer)?,
             (Err(error), due) if error.kind().ends_session() => {
                 due.iter().for_each(|due| writes.failed(now, &due.key));
                 return Err(error);
@@ -450,6 +421,28 @@ impl Session<'_, '_> {
         }
         self.heard();
         Ok(true)
+    }
+
+    /// Learns what stands where another was quicker.
+    fn overtaken(&mut self, now: Instant, due: &[Due], answer: &TxnResponse) -> Result<(), Error> {
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let mut others = false;
+        for (due, look) in due.iter().zip(answer.op_responses()) {
+            let TxnOpResponse::Get(look) = look else { continue };
+            let stands = look.kvs().first().map(seen).unwrap_or_default();
+            if stands.mod_revision != due.over {
+                self.follower.writes.overtaken(now, &due.key);
+                others = true;
+            }
+            self.follower.writes.changed(&due.key, stands, revision);
+        }
+        if !others {
+            let detail = "a transaction that did not hold although nothing had changed";
+            return Err(Error::new(self.endpoint, WRITING, ErrorKind::Protocol, detail));
+        }
+        self.follower.want();
+        self.tell(false);
+        Ok(())
     }
 
     fn heard(&mut self) {
@@ -486,6 +479,21 @@ impl Session<'_, '_> {
         };
         or(demand, or(message, time)).await
     }
+}
+
+/// Puts only over what this node has seen: one that was slow must not undo its successor's word.
+/// Where that is another's by now, gives what it is.
+fn guarded(due: &[Due]) -> Txn {
+    let guard = |due: &Due| Compare::mod_revision(due.key.as_str(), CompareOp::Equal, due.over);
+    let put = |Due { key, want, .. }: &Due| {
+        let options = PutOptions::new().with_lease(want.lease);
+        TxnOp::put(key.as_str(), want.value.as_str(), Some(options))
+    };
+    let look = |due: &Due| TxnOp::get(due.key.as_str(), None);
+    Txn::new()
+        .when(due.iter().map(guard).collect::<Vec<_>>())
+        .and_then(due.iter().map(put).collect::<Vec<_>>())
+        .or_else(due.iter().map(look).collect::<Vec<_>>())
 }
 
 /// What stands at a key, by what a server says of it. A deletion has version 0.

@@ -23,23 +23,13 @@ enum Tokens {
 
 macro_rules! table {
     ($($name:ident: $tokens:ident,)*) => {
-        $(mod $name {
-            fn with(version: &'static str) {
-                if let Some(set_up) = super::setup::$name(version) {
-                    super::walk(stringify!($name), version, set_up, super::Tokens::$tokens);
+        with_each_version! {
+            $(fn $name(version: &'static str) {
+                if let Some(set_up) = setup::$name(version) {
+                    walk(stringify!($name), version, set_up, Tokens::$tokens);
                 }
-            }
-
-            #[test]
-            fn etcd_3_4() {
-                with("3.4");
-            }
-
-            #[test]
-            fn etcd_3_5() {
-                with("3.5");
-            }
-        })*
+            })*
+        }
     };
 }
 

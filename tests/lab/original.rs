@@ -55,6 +55,18 @@ fn delete(prefix: &str) -> String {
 }
 
 impl Api<'_> {
+    /// What an installation begins with.
+    pub fn begin(&self) {
+        self.set_defaults(&[
+            ("interface", "eth0"),
+            ("advert_interval", "1"),
+            ("check_interval", "2"),
+            ("check_timeout", "4"),
+            ("check_rise", "3"),
+            ("check_fall", "3"),
+        ]);
+    }
+
     /// POST /virtual_router_default
     pub fn set_defaults(&self, fields: &[(&str, &str)]) {
         let key = |name: &str| format!("{ROUTERS}/default/{name}");

@@ -45,6 +45,11 @@ impl Control {
 
     pub(super) async fn leave(&mut self) {}
 
+    #[expect(clippy::unused_self, reason = "with a store there may be some")]
+    pub(super) const fn store_warnings(&self) -> &[String] {
+        &[]
+    }
+
     pub(super) const fn store_status(&self) -> Option<StoreStatus> {
         None
     }

@@ -16,8 +16,8 @@ use super::{Control, Store, Wake};
 use crate::config::{RouterName, Settings, Tree, Vanished};
 use crate::linux::clock;
 use crate::node::Instant;
+use crate::store::StoreEvent;
 use crate::store::report::ReportedRouter;
-use crate::store::{Options, StoreEvent};
 
 /// Longest time that a stop waits for etcd.
 const LEAVE: Duration = Duration::from_millis(300);
@@ -25,9 +25,9 @@ const LEAVE: Duration = Duration::from_millis(300);
 impl Control {
     /// Follows the store, if there is one to follow.
     pub(super) fn follow_store(&mut self, store: Option<Store>) {
-        let Some(options) = store else { return };
+        let Some(found) = store else { return };
         self.waits_until = Some(clock::now() + self.sources.local.settings.etcd_timeout);
-        self.follow_with(options);
+        self.follow_with(found);
         self.last = self.keep.as_mut().and_then(Keep::load);
         if let (Some(follow), Some(last)) = (&mut self.follow, &self.last) {
             follow.knows(&last.header);
@@ -35,8 +35,11 @@ impl Control {
     }
 
     /// Follows it with these settings, from where it was followed with others.
-    fn follow_with(&mut self, options: Options) {
-        let (follow, work) = Follow::new(options, self.follow.take());
+    fn follow_with(&mut self, found: Store) {
+        for warning in &found.warnings {
+            log::warn!("{warning}");
+        }
+        let (follow, work) = Follow::new(found, self.follow.take());
         self.follow = Some(follow);
         if self.keep.is_none() {
             let Settings { snapshot_path, snapshot_interval, .. } = &self.sources.local.settings;
@@ -61,8 +64,7 @@ impl Control {
             (Some(found), follow) => {
                 if follow.as_ref().is_none_or(|follow| !follow.is_with(&found.options)) {
                     log::info!("etcd: followed as {} says now", local.path.display());
-                    self.warnings.extend(found.warnings);
-                    self.follow_with(found.options);
+                    self.follow_with(found);
                 }
                 Ok(())
             }
@@ -257,6 +259,11 @@ impl Control {
         let Identity { mac, macs, .. } = &self.identity;
         let report = follow.report(&self.sources.node, self.started, node_ip, macs, routers);
         follow.demand(listed, running, &active, node_ip, *mac, Some(report));
+    }
+
+    /// What is odd about the way to the store.
+    pub(super) fn store_warnings(&self) -> &[String] {
+        self.follow.as_ref().map_or(&[], |follow| &follow.warnings)
     }
 
     pub(super) fn store_status(&self) -> Option<StoreStatus> {
