@@ -184,6 +184,20 @@ fn a_change_between_two_steps_of_reading_is_not_seen_in_part(version: &'static s
     }
 }
 
+fn values_too_large_for_one_answer_are_read_in_smaller_ones(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
+    let value = "x".repeat(1_000_000);
+    for key in 0..24 {
+        etcd.put_large(&format!("/havip/node/gw1/note/{key:02}"), &value);
+    }
+    etcd.put("/havip/node/gw1/vrids", "100");
+    let dump = smol::block_on(dump_prefix(&options(&[etcd.endpoint(0)]), "/havip/")).unwrap();
+    assert_eq!(dump.entries.len(), 25);
+    assert!(dump.entries[..24].iter().all(|entry| entry.value == value.as_bytes()));
+    let state = Follower::of(&[etcd.endpoint(0)]).state();
+    assert_eq!(state.entries, dump.entries);
+}
+
 fn an_etcd_that_dies_and_returns_is_noticed_and_read_again(version: &'static str) {
     let Some(mut etcd) = start(module_path!(), version) else { return };
     etcd.put("/havip/node/gw1/vrids", "100");

@@ -27,9 +27,9 @@ use super::engine::{Report, Request};
 use super::follow::Follow;
 use super::identity::Identity;
 #[cfg(feature = "etcd")]
-use super::keep::Keep;
+use super::keep::{Keep, Written};
 use super::socket::{self, Ask};
-use super::sources::{LoadError, Local, Sources};
+use super::sources::{LoadError, Sources};
 use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status};
 use crate::config::{Config, Problem, RouterName, Settings, Severity, diff};
 use crate::linux::clock;
@@ -46,6 +46,8 @@ use crate::store::snapshot::Snapshot;
 const LOOK: Duration = Duration::from_secs(10);
 /// Clients' questions that may wait.
 const ASKS_MAX: usize = 64;
+/// Warnings that the status shows; the log has all of them.
+const WARNINGS_MAX: usize = 32;
 
 /// Everything that the control thread is connected to.
 pub(super) struct Wiring {
@@ -106,6 +108,9 @@ enum Wake {
     Look,
     #[cfg(feature = "etcd")]
     Store(StoreEvent),
+    /// The snapshot is on disk, or cannot be.
+    #[cfg(feature = "etcd")]
+    Written(Written),
 }
 
 /// What the control thread follows: endpoints, or nothing in a build without etcd.
@@ -179,6 +184,8 @@ impl Control {
                 Wake::Look => self.look().await,
                 #[cfg(feature = "etcd")]
                 Wake::Store(event) => self.store(event),
+                #[cfg(feature = "etcd")]
+                Wake::Written(written) => self.written(written),
             }
             if self.hear() {
                 break;
@@ -245,7 +252,7 @@ impl Control {
             self.start_without_store();
             self.start();
         }
-        self.write_snapshot().await;
+        self.write_snapshot();
         if clock::now() < self.look_at {
             return;
         }
@@ -284,7 +291,9 @@ impl Control {
                 }
                 Report::Trouble(text) => {
                     log::warn!("{text}");
-                    self.warnings.push(text);
+                    self.warnings.retain(|known| *known != text);
+                    self.warnings.truncate(WARNINGS_MAX - 1);
+                    self.warnings.insert(0, text);
                 }
                 Report::States(states) => {
                     let now = clock::wall();
@@ -372,7 +381,7 @@ impl Control {
         let path = self.sources.local.path.clone();
         let before = self.sources.running.clone();
         let known = self.sources.problems.clone();
-        let result = match Local::load(&path) {
+        let result = match self.sources.local.load_again() {
             Ok(local) => self.sources.replace_local(local, &self.identity.facts),
             Err(LoadError::Wrong(problems)) => Err(problems),
             Err(LoadError::Absent(path)) => {

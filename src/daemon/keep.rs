@@ -4,33 +4,54 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use smol::Executor;
+use smol::channel::{Receiver, Sender, bounded};
+
 use crate::config::{NodeName, RouterName, Tree};
 use crate::linux::clock;
 use crate::node::Instant;
 use crate::store::State;
-use crate::store::snapshot::{self, Due, Header, Pace, Snapshot};
+use crate::store::snapshot::{self, Due, Error, Header, Pace, Snapshot};
 
 /// Least time between two tries of a disk that takes nothing.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// What became of a write.
+pub(super) struct Written {
+    result: Result<(), Error>,
+    header: Header,
+    body: String,
+}
 
 /// Keeps the newest state of the store on disk.
 pub(super) struct Keep {
     directory: PathBuf,
     node: NodeName,
-    interval: Duration,
     pace: Pace,
     /// The last state of the store that counted, noted or loaded.
     last: Option<Tree>,
-    /// What is to be written, and when at the earliest.
-    waiting: Option<(Header, String, Instant)>,
+    /// What was noted last, unless it is on disk or being written, and when it may be written.
+    newest: Option<(Header, String, Instant)>,
+    /// Whether something is being written: one at a time, in their order.
+    is_writing: bool,
+    done: (Sender<Written>, Receiver<Written>),
     /// Why the last write failed.
     pub(super) error: Option<String>,
 }
 
 impl Keep {
-    pub(super) const fn new(directory: PathBuf, interval: Duration, node: NodeName) -> Self {
+    pub(super) fn new(directory: PathBuf, interval: Duration, node: NodeName) -> Self {
         let pace = Pace::new(interval);
-        Self { directory, node, interval, pace, last: None, waiting: None, error: None }
+        Self {
+            directory,
+            node,
+            pace,
+            last: None,
+            newest: None,
+            is_writing: false,
+            done: bounded(1),
+            error: None,
+        }
     }
 
     /// The snapshot on disk, if there is one that is whole and this node's.
@@ -69,50 +90,139 @@ impl Keep {
         }
         let body = snapshot::body(&tree);
         self.last = Some(tree);
-        let now = clock::now();
-        let at = match self.pace.due(now, &header, &body) {
-            Due::Never => {
-                self.waiting = None;
-                return;
-            }
-            Due::At(at) => at,
-            Due::Now => now,
-        };
-        self.waiting = Some((header, body, at));
+        self.newest = Some((header, body, clock::now()));
+        self.plan();
     }
 
-    /// When there is something to write.
+    /// Finds out when the newest is to be written, once it is known what is on disk.
+    fn plan(&mut self) {
+        let Some((header, body, at)) = &mut self.newest else { return };
+        if self.is_writing {
+            return;
+        }
+        match self.pace.due(clock::now(), header, body) {
+            Due::Never => self.newest = None,
+            Due::At(later) => *at = later.max(*at),
+            Due::Now => {}
+        }
+    }
+
+    /// When there is something to write, and nothing else is being written.
     pub(super) fn due_at(&self) -> Option<Instant> {
-        self.waiting.as_ref().map(|(.., at)| *at)
+        self.newest.as_ref().filter(|_| !self.is_writing).map(|(.., at)| *at)
     }
 
     /// Writes at the next opportunity what would wait for its time.
     pub(super) fn hurry(&mut self) {
-        if let Some((.., at)) = &mut self.waiting {
+        if let Some((.., at)) = &mut self.newest {
             *at = clock::now();
         }
     }
 
-    /// Writes what is due; may wait for the disk, on a thread of its own.
-    pub(super) async fn write(&mut self) {
-        let now = clock::now();
-        if self.due_at().is_none_or(|at| at > now) {
+    /// Begins to write what is due, on a thread of its own: nothing waits for the disk.
+    pub(super) fn write(&mut self, executor: &Executor<'static>) {
+        if self.due_at().is_none_or(|at| at > clock::now()) {
             return;
         }
-        let Some((header, body, _)) = self.waiting.take() else { return };
+        let Some((header, body, _)) = self.newest.take() else { return };
+        self.is_writing = true;
         let directory = self.directory.clone();
-        let (result, header, body) = smol::unblock(move || {
-            let result = snapshot::write(&directory, &header, &body);
-            (result, header, body)
-        })
-        .await;
+        let done = self.done.0.clone();
+        let work = async move {
+            let written = smol::unblock(move || {
+                let result = snapshot::write(&directory, &header, &body);
+                Written { result, header, body }
+            });
+            // There is room: one is written at a time.
+            let _ = done.send(written.await).await;
+        };
+        executor.spawn(work).detach();
+    }
+
+    /// Waits for the end of what is being written; for ever without any.
+    pub(super) async fn done(&self) -> Option<Written> {
+        self.done.1.recv().await.ok()
+    }
+
+    /// Takes what became of it.
+    pub(super) fn written(&mut self, written: Written) {
+        let Written { result, header, body } = written;
+        self.is_writing = false;
         self.pace.tried(clock::now(), &header, &body, result.is_ok());
         if let Err(error) = &result {
             log::error!("{error}");
             // Unless something newer came meanwhile.
-            let at = clock::now() + self.interval.max(RETRY);
-            self.waiting.get_or_insert((header, body, at));
+            self.newest.get_or_insert_with(|| (header, body, clock::now() + RETRY));
         }
         self.error = result.err().map(|error| error.to_string());
+        self.plan();
+    }
+
+    /// Writes what there is to write at once, and waits until nothing is being written.
+    pub(super) async fn finish(&mut self, executor: &Executor<'static>) {
+        loop {
+            self.hurry();
+            self.write(executor);
+            if !self.is_writing {
+                return;
+            }
+            let Some(written) = self.done().await else { return };
+            self.written(written);
+            if self.error.is_some() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Entry;
+
+    const VIPS: &str = "/havip/virtual_router/1/vips";
+
+    fn state(revision: i64, vips: &str) -> State {
+        let entry = Entry { key: VIPS.into(), value: vips.into(), mod_revision: revision };
+        State { revision, cluster_id: 1, entries: vec![entry], rival: None }
+    }
+
+    fn note(keep: &mut Keep, revision: i64, vips: &str) {
+        keep.note("/havip/", &state(revision, vips), &BTreeSet::new(), 0);
+    }
+
+    #[test]
+    fn nothing_waits_for_a_disk_that_hangs_and_the_newest_is_written_after_it() {
+        let folder = std::env::temp_dir().join(format!("havip-keep-{}", std::process::id()));
+        let node = NodeName::new("gw1").unwrap();
+        let mut keep = Keep::new(folder.clone(), Duration::ZERO, node.clone());
+        // As long as it does not run, the disk hangs.
+        let executor = Executor::new();
+        note(&mut keep, 5, "192.0.2.1");
+        keep.write(&executor);
+        smol::block_on(executor.run(async {
+            let written = keep.done().await.unwrap();
+            keep.written(written);
+        }));
+        assert_eq!((keep.due_at(), keep.error.as_deref()), (None, None));
+
+        note(&mut keep, 6, "192.0.2.2");
+        keep.write(&executor);
+        note(&mut keep, 7, "192.0.2.3");
+        assert_eq!(keep.due_at(), None, "one at a time");
+        // What stands on disk at this moment will not, when the other one has come.
+        note(&mut keep, 8, "192.0.2.1");
+        smol::block_on(executor.run(async {
+            let written = keep.done().await.unwrap();
+            keep.written(written);
+            assert!(keep.due_at().is_some());
+            keep.finish(&executor).await;
+        }));
+        let (found, refused) = snapshot::load(&folder, &node);
+        let (found, expected) =
+            (found.unwrap(), snapshot::kept("/havip/", &state(8, "192.0.2.1").entries));
+        assert_eq!((found.header.revision, refused.len()), (8, 0));
+        assert_eq!(snapshot::body(&found.tree), snapshot::body(&expected));
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

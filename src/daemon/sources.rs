@@ -36,6 +36,8 @@ pub struct Local {
     pub settings: Settings,
     /// What is odd in it without being wrong.
     pub problems: Vec<Problem>,
+    /// Whether there is such a file.
+    is_there: bool,
 }
 
 impl Local {
@@ -44,7 +46,7 @@ impl Local {
     pub fn absent(path: &Path) -> Self {
         let tree = Tree::default();
         let (settings, problems) = settings(&tree);
-        Self { path: path.to_owned(), tree, settings, problems }
+        Self { path: path.to_owned(), tree, settings, problems, is_there: false }
     }
 
     /// Reads the local file.
@@ -71,7 +73,18 @@ impl Local {
         if problems.iter().any(Problem::is_error) {
             return Err(LoadError::Wrong(problems));
         }
-        Ok(Self { path: path.to_owned(), tree, settings, problems })
+        Ok(Self { path: path.to_owned(), tree, settings, problems, is_there: true })
+    }
+
+    /// Reads it again. What did without the file goes on without it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_again(&self) -> Result<Self, LoadError> {
+        match Self::load(&self.path) {
+            Err(LoadError::Absent(path)) if !self.is_there => Ok(Self::absent(&path)),
+            loaded => loaded,
+        }
     }
 }
 
@@ -241,5 +254,21 @@ impl Sources {
     #[must_use]
     pub fn shown(&self) -> Vec<Shown> {
         effective(&self.merged(&self.local).0, &self.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_did_without_the_file_goes_on_without_it() {
+        let name = format!("havip-sources-{}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let local = Local::absent(&path).load_again().unwrap();
+        fs::write(&path, "[havip]\nnode = \"gw1\"\n").unwrap();
+        let local = local.load_again().unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(local.load_again(), Err(LoadError::Absent(_))));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use etcd_client::{GetOptions, GetResponse, KvClient, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{GetOptions, GetResponse, KvClient, ResponseHeader, Txn, TxnOp, TxnOpResponse};
 
 use super::Entry;
 use super::channel::within;
@@ -14,7 +14,7 @@ use super::writes::Seen;
 
 /// Ranges of one transaction: below the servers' default of 128 operations.
 const RANGES_MAX: usize = 100;
-/// Keys of one range in one answer.
+/// Keys of one range in one answer, unless their values are too large for that.
 const PAGE: i64 = 1000;
 /// Bytes of one answer.
 pub(super) const ANSWER_MAX: usize = 16 * 1024 * 1024;
@@ -87,9 +87,16 @@ pub(super) struct Reader<'a> {
     pub(super) kv: KvClient,
     pub(super) endpoint: &'a Endpoint,
     pub(super) timeout: Duration,
+    /// Keys of one range in one answer.
+    page: i64,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Over a connection whose answers have at most [`ANSWER_MAX`] bytes.
+    pub(super) const fn new(kv: KvClient, endpoint: &'a Endpoint, timeout: Duration) -> Self {
+        Self { kv, endpoint, timeout, page: PAGE }
+    }
+
     /// Reads all ranges at `revision`, or at the present one, in transactions and pages of bounded
     /// size.
     pub(super) async fn read(
@@ -100,26 +107,12 @@ impl Reader<'_> {
     ) -> Result<At, Error> {
         let mut at = At { revision: revision.unwrap_or(0), cluster_id: 0 };
         for ranges in ranges.chunks(RANGES_MAX) {
-            let ops: Vec<TxnOp> = ranges
-                .iter()
-                .map(|range| TxnOp::get(range.key.clone(), Some(page(range, at.revision))))
-                .collect();
-            let answer =
-                within(self.endpoint, LISTING, self.timeout, self.kv.txn(Txn::new().and_then(ops)))
-                    .await?;
-            let header = answer.header().ok_or_else(|| self.odd("an answer without a header"))?;
+            let (header, answers) = self.ask(ranges, at.revision).await?;
             at.cluster_id = header.cluster_id();
             if at.revision == 0 {
                 at.revision = header.revision();
             }
-            let answers = answer.op_responses();
-            if answers.len() != ranges.len() {
-                return Err(self.odd("an answer with more or less parts than the question"));
-            }
             for (range, answer) in ranges.iter().zip(answers) {
-                let TxnOpResponse::Get(answer) = answer else {
-                    return Err(self.odd("an answer to another question"));
-                };
                 self.rest(range, answer, at.revision, found).await?;
             }
         }
@@ -134,7 +127,7 @@ impl Reader<'_> {
         revision: i64,
         found: &mut Found,
     ) -> Result<(), Error> {
-        let mut read_to = range.key.clone();
+        let mut rest = range.clone();
         loop {
             let more = answer.more();
             let mut last = None;
@@ -159,21 +152,50 @@ impl Reader<'_> {
                 return Err(self.odd("an empty page that says that there is more"));
             };
             from.push(0);
-            if from <= read_to {
+            if from <= rest.key {
                 return Err(self.odd("a page that goes backwards"));
             }
-            let call = self.kv.get(from.clone(), Some(page(range, revision)));
-            read_to = from;
-            answer = within(self.endpoint, LISTING, self.timeout, call).await?;
+            rest.key = from;
+            let (_, mut answers) = self.ask(std::slice::from_ref(&rest), revision).await?;
+            answer = answers.remove(0);
         }
+    }
+
+    /// Asks for the first page of each of these ranges: of as many keys as an answer can hold.
+    /// There are as many answers as ranges.
+    async fn ask(
+        &mut self,
+        ranges: &[Range],
+        revision: i64,
+    ) -> Result<(ResponseHeader, Vec<GetResponse>), Error> {
+        let answer = loop {
+            let get = |range: &Range| {
+                let options = GetOptions::new().with_limit(self.page).with_revision(revision);
+                let whole = !range.end.is_empty();
+                let options = if whole { options.with_range(range.end.clone()) } else { options };
+                TxnOp::get(range.key.clone(), Some(options))
+            };
+            let txn = Txn::new().and_then(ranges.iter().map(get).collect::<Vec<_>>());
+            match within(self.endpoint, LISTING, self.timeout, self.kv.txn(txn)).await {
+                Err(error) if error.kind() == ErrorKind::TooLarge && self.page > 1 => {
+                    self.page = (self.page / 8).max(1);
+                }
+                answer => break answer?,
+            }
+        };
+        let header = answer.header().ok_or_else(|| self.odd("an answer without a header"))?;
+        let is_get = |answer| match answer {
+            TxnOpResponse::Get(answer) => Some(answer),
+            _ => None,
+        };
+        let answers: Vec<_> = answer.op_responses().into_iter().filter_map(is_get).collect();
+        if answers.len() != ranges.len() {
+            return Err(self.odd("an answer with more or less parts than the question"));
+        }
+        Ok((header.clone(), answers))
     }
 
     fn odd(&self, detail: &str) -> Error {
         Error::new(self.endpoint, LISTING, ErrorKind::Protocol, detail)
     }
-}
-
-fn page(range: &Range, revision: i64) -> GetOptions {
-    let options = GetOptions::new().with_limit(PAGE).with_revision(revision);
-    if range.end.is_empty() { options } else { options.with_range(range.end.clone()) }
 }

@@ -65,7 +65,7 @@ impl Guard {
 pub async fn dump_prefix(options: &Options, prefix: &str) -> Result<Dump, Error> {
     at_any(options, async |kv, endpoint| {
         let mut found = Found::default();
-        let mut reader = Reader { kv, endpoint, timeout: options.call_timeout };
+        let mut reader = Reader::new(kv, endpoint, options.call_timeout);
         let at = reader.read(&[Range::below(prefix)], None, &mut found).await?;
         let entries = found
             .entries

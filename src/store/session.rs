@@ -239,11 +239,8 @@ impl Session<'_, '_> {
     async fn list(&mut self) -> Result<(), Error> {
         let mut compacted = 0;
         let mut listing = loop {
-            let mut reader = Reader {
-                kv: self.kv.clone(),
-                endpoint: self.endpoint,
-                timeout: self.follower.options.call_timeout,
-            };
+            let timeout = self.follower.options.call_timeout;
+            let mut reader = Reader::new(self.kv.clone(), self.endpoint, timeout);
             match list(&mut reader, self.scope()).await {
                 Ok(listing) => break listing,
                 // Between two pages; the next one begins at a newer revision.

@@ -7,7 +7,7 @@ use havip::linux::clock;
 use serde_json::Value;
 
 use crate::lab::wait;
-use crate::site::{Site, local_file, ms, quick, vip};
+use crate::site::{Site, ms, quick, vip};
 
 scenarios! {
     a_node_that_was_frozen_through_a_compaction
@@ -76,9 +76,7 @@ fn a_restored_store_takes_nothing_away(
     assert!(said.contains("held: 2, 9") && said.contains("restored"), "{said}");
     // Through a restart, too.
     let standby = 1 - site.active_of_nine();
-    let (host, daemon) = &mut site.gateways[standby];
-    assert!(daemon.stop().success());
-    *daemon = host.daemon(&local_file(host, &site.cluster.endpoints(), ""));
+    site.restart(standby, &site.cluster.endpoints());
     wait("it holds the same", || held(&site, standby) == "[\"2\",\"9\"]");
     // An order counts at once, and what is put back is not held any more.
     site.cluster.put("/havip/virtual_router/2/vips", "192.0.2.102,192.0.2.113");
@@ -86,14 +84,12 @@ fn a_restored_store_takes_nothing_away(
     wait("one is left", || (0..2).all(|gateway| held(&site, gateway) == "[\"9\"]"));
     // What was ordered since stays ordered after a restart, and what is held is held, also where
     // etcd comes later than the start waits for it.
-    let (host, daemon) = &mut site.gateways[standby];
-    let file = host.folder().join("state/snapshot.toml");
+    let file = site.gateways[standby].0.folder().join("state/snapshot.toml");
     wait("it is on disk what is held", || {
         std::fs::read_to_string(&file).is_ok_and(|text| text.contains("held = "))
     });
-    assert!(daemon.stop().success());
     (0..3).for_each(|index| site.cluster.stop(index));
-    *daemon = host.daemon(&local_file(host, &site.cluster.endpoints(), ""));
+    site.restart(standby, &site.cluster.endpoints());
     wait("it runs from the snapshot", || site.store(standby)["source"] == "snapshot");
     (0..3).for_each(|index| site.cluster.cont(index));
     wait("it holds the one", || {

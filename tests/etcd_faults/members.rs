@@ -7,7 +7,7 @@ use havip::linux::clock;
 
 use crate::cluster::Setup;
 use crate::lab::wait;
-use crate::site::{ROUTERS, Site, local_file, ms, quick};
+use crate::site::{ROUTERS, Site, ms, quick};
 
 scenarios! {
     a_member_that_is_frozen_is_left_for_another
@@ -89,14 +89,7 @@ fn all_members_killed_and_back(test: &'static str, version: &'static str) -> Opt
     wait("both notice", || !site.is_connected(0) && !site.is_connected(1));
     // The backup starts anew meanwhile, from what it has on disk.
     let backup = 1 - site.active();
-    let (host, daemon) = &mut site.gateways[backup];
-    let before: u64 = daemon.status()["vrrp"]["routers"][0]["counters"]["master_transitions"]
-        .as_u64()
-        .unwrap_or(0);
-    assert_eq!(before, 0, "a backup that was never active");
-    assert!(daemon.stop().success());
-    let begin = clock::now();
-    *daemon = host.daemon(&local_file(host, &site.cluster.endpoints(), ""));
+    let begin = site.restart(backup, &site.cluster.endpoints());
     wait("it runs from the snapshot", || {
         let status = site.gateways[backup].1.status();
         status["config"]["store"]["source"] == "snapshot"
@@ -126,8 +119,7 @@ fn a_dead_and_a_black_endpoint_beside_a_good_one(
     let mut site = Site::start(test, quick(version), None)?;
     let backup = 1 - site.active();
     let good = site.cluster.address(0).to_string();
-    let (host, daemon) = &mut site.gateways[backup];
-    host.within(|| {
+    site.gateways[backup].0.within(|| {
         for arguments in [
             "add table ip fault",
             "add chain ip fault out { type filter hook output priority 0 ; }",
@@ -140,12 +132,8 @@ fn a_dead_and_a_black_endpoint_beside_a_good_one(
     let mut worst = Duration::ZERO;
     // The first one is chosen by chance.
     for _ in 0..4 {
-        assert!(daemon.stop().success());
-        let begin = clock::now();
-        *daemon = host.daemon(&local_file(host, &endpoints, ""));
-        wait("it speaks with the good one", || {
-            daemon.status()["config"]["store"]["source"] == "etcd"
-        });
+        let begin = site.restart(backup, &endpoints);
+        wait("it speaks with the good one", || site.store(backup)["source"] == "etcd");
         worst = worst.max(clock::now().since(begin));
     }
     site.change();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use havip::daemon::socket;
 use havip::linux::clock;
+use havip::node::Instant;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Setup};
@@ -22,8 +23,9 @@ pub(crate) struct Site {
     pub(crate) cluster: Cluster,
     pub(crate) gateways: Vec<(Host, Daemon)>,
     pub(crate) listener: Listener,
-    /// Transitions of the gateways at the beginning.
-    transitions: u64,
+    /// What each gateway's daemon had counted of transitions when all had settled: two that start
+    /// together may both promote, and one of them gives way.
+    transitions: [u64; 2],
     /// Changes made so far.
     pub(crate) changes: u32,
 }
@@ -82,9 +84,9 @@ impl Site {
             (host, daemon)
         });
         let gateways = Vec::from(gateways);
-        let mut site = Self { lan, cluster, gateways, listener, transitions: 0, changes: 0 };
+        let mut site = Self { lan, cluster, gateways, listener, transitions: [0; 2], changes: 0 };
         wait("every router is active on one gateway", || site.is_settled());
-        site.transitions = site.count("master_transitions");
+        site.transitions = site.counts("master_transitions");
         site.listener.forget();
         Some(site)
     }
@@ -126,13 +128,24 @@ impl Site {
         actives.iter().position(|active| *active == usize::from(ROUTERS)).expect("one is active")
     }
 
-    pub(crate) fn count(&self, counter: &str) -> u64 {
-        let of = |daemon: &Daemon| -> u64 {
-            let status = daemon.status();
+    /// A counter of all routers of each gateway.
+    pub(crate) fn counts(&self, counter: &str) -> [u64; 2] {
+        [0, 1].map(|gateway| {
+            let status = self.gateways[gateway].1.status();
             let routers = status["vrrp"]["routers"].as_array().cloned().unwrap_or_default();
             routers.iter().filter_map(|router| router["counters"][counter].as_u64()).sum()
-        };
-        self.gateways.iter().map(|(_, daemon)| of(daemon)).sum()
+        })
+    }
+
+    /// Ends a gateway's daemon with SIGTERM and starts it anew, to count from nothing. Returns
+    /// when it was started.
+    pub(crate) fn restart(&mut self, gateway: usize, endpoints: &[String]) -> Instant {
+        let (host, daemon) = &mut self.gateways[gateway];
+        assert!(daemon.stop().success());
+        let begin = clock::now();
+        *daemon = host.daemon(&local_file(host, endpoints, ""));
+        self.transitions[gateway] = 0;
+        begin
     }
 
     pub(crate) fn store(&self, gateway: usize) -> Value {
@@ -190,8 +203,8 @@ impl Site {
 
     /// Checks that nothing moved on the network, and that no event was lost.
     pub(crate) fn is_calm(&mut self) {
-        assert_eq!(self.count("master_transitions"), self.transitions, "a transition");
-        assert_eq!(self.count("priority_zero_sent"), 0);
+        assert_eq!(self.counts("master_transitions"), self.transitions, "a transition");
+        assert_eq!(self.counts("priority_zero_sent"), [0; 2]);
         self.listener.read();
         assert_eq!(self.listener.farewells, 0);
         assert_eq!(self.listener.sources.len(), 1, "{:?}", self.listener.sources);

@@ -27,7 +27,7 @@ impl Control {
         None
     }
 
-    pub(super) async fn write_snapshot(&mut self) {}
+    pub(super) const fn write_snapshot(&mut self) {}
 
     pub(super) fn start_without_store(&mut self) {}
 

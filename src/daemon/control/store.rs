@@ -9,7 +9,7 @@ use smol::future::or;
 use super::super::access::{access, environment};
 use super::super::follow::{Follow, News};
 use super::super::identity::Identity;
-use super::super::keep::Keep;
+use super::super::keep::{Keep, Written};
 use super::super::sources::Sources;
 use super::super::status::StoreStatus;
 use super::{Control, Store, Wake};
@@ -83,9 +83,16 @@ impl Control {
         self.keep.as_ref().and_then(Keep::due_at)
     }
 
-    pub(super) async fn write_snapshot(&mut self) {
+    /// Begins to write what is due.
+    pub(super) fn write_snapshot(&mut self) {
         if let Some(keep) = &mut self.keep {
-            keep.write().await;
+            keep.write(self.executor);
+        }
+    }
+
+    pub(super) fn written(&mut self, written: Written) {
+        if let Some(keep) = &mut self.keep {
+            keep.written(written);
         }
     }
 
@@ -110,14 +117,25 @@ impl Control {
         }
     }
 
+    /// What the store says, or the disk that keeps it.
     pub(super) async fn store_speaks(&self) -> io::Result<Wake> {
-        match &self.follow {
-            Some(follow) => match follow.events.recv().await {
-                Some(event) => Ok(Wake::Store(event)),
-                None => std::future::pending().await,
-            },
+        let event = async {
+            match &self.follow {
+                Some(follow) => follow.events.recv().await.map(Wake::Store),
+                None => None,
+            }
+        };
+        let written = async {
+            match &self.keep {
+                Some(keep) => keep.done().await.map(Wake::Written),
+                None => None,
+            }
+        };
+        let or_never = async |wake: Option<Wake>| match wake {
+            Some(wake) => Ok(wake),
             None => std::future::pending().await,
-        }
+        };
+        or(async { or_never(event.await).await }, async { or_never(written.await).await }).await
     }
 
     pub(super) fn store(&mut self, event: StoreEvent) {
@@ -211,7 +229,7 @@ impl Control {
         if let Some(keep) = &mut self.keep {
             // What waits for its time would be lost.
             keep.hurry();
-            or(keep.write(), async {
+            or(keep.finish(self.executor), async {
                 Timer::after(LEAVE).await;
             })
             .await;
