@@ -376,6 +376,23 @@ fn a_frozen_etcd_is_noticed_and_found_again(version: &'static str) {
     frozen(&mut etcd, options, &[ErrorKind::TimedOut]);
 }
 
+fn a_watch_that_is_forgotten_while_all_else_is_answered_is_noticed(version: &'static str) {
+    let Some(etcd) = start(module_path!(), version) else { return };
+    etcd.put("/havip/node/gw1/vrids", "100");
+    let proxy = Proxy::before(etcd.address(0));
+    proxy.mute_at("from-now-on");
+    let follower = Follower::of(&[proxy.endpoint()]);
+    follower.state();
+    etcd.put("/havip/node/gw1/node_ip", "192.0.2.1");
+    follower.until(|now| now.contains_key("/havip/node/gw1/node_ip"));
+    etcd.put("/havip/node/gw1/node_ip", "from-now-on");
+    let started = clock::now();
+    let error = follower.lost();
+    eprintln!("noticed after {:?}: {error}", clock::now().since(started));
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    follower.until(|now| now["/havip/node/gw1/node_ip"] == "from-now-on");
+}
+
 fn a_frozen_etcd_is_noticed_by_pings_where_nothing_else_asks(version: &'static str) {
     let Some(mut etcd) = start(module_path!(), version) else { return };
     let mut options = options(&[etcd.endpoint(0)]);

@@ -13,18 +13,18 @@ pub struct Line([TcpStream; 2]);
 
 impl Line {
     /// Passes `client` on to a server, if that one listens. `up` sees what the client sends before
-    /// the server does, `down` what the server sends.
+    /// the server does, `down` what the server sends, and may change it.
     pub fn new(
         client: TcpStream,
         server: SocketAddr,
         up: impl Fn(&[u8]) + Send + 'static,
-        down: impl Fn(&[u8]) + Send + 'static,
+        mut down: impl FnMut(&mut Vec<u8>) + Send + 'static,
     ) -> Option<Self> {
         let server = TcpStream::connect(server).ok()?;
         let ends = || [&client, &server].map(|end| end.try_clone().expect("descriptors are left"));
         let ([up_from, up_to], line) = (ends(), Self(ends()));
-        thread::spawn(move || pass(up_from, up_to, up));
-        thread::spawn(move || pass(server, client, down));
+        thread::spawn(move || pass(up_from, up_to, |bytes| up(bytes)));
+        thread::spawn(move || pass(server, client, |bytes| down(bytes)));
         Some(line)
     }
 
@@ -34,11 +34,12 @@ impl Line {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, seen: impl Fn(&[u8])) {
-    let mut bytes = [0; 64 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut bytes) {
-        seen(&bytes[..read]);
-        if to.write_all(&bytes[..read]).is_err() {
+fn pass(mut from: TcpStream, mut to: TcpStream, mut seen: impl FnMut(&mut Vec<u8>)) {
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let mut bytes = buffer[..read].to_vec();
+        seen(&mut bytes);
+        if to.write_all(&bytes).is_err() {
             break;
         }
     }
@@ -62,6 +63,8 @@ struct Shared {
     lines: Mutex<Option<Vec<Line>>>,
     received: AtomicU64,
     gate: Gate,
+    /// What the server says when a stream is to fall silent.
+    mute_at: Mutex<Option<Vec<u8>>>,
 }
 
 impl Proxy {
@@ -69,7 +72,12 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let lines = Mutex::new(Some(Vec::new()));
-        let shared = Arc::new(Shared { lines, received: AtomicU64::new(0), gate: Gate::default() });
+        let shared = Arc::new(Shared {
+            lines,
+            received: AtomicU64::new(0),
+            gate: Gate::default(),
+            mute_at: Mutex::default(),
+        });
         let proxy = Self { address, shared: Arc::clone(&shared) };
         // Ends with the test's process.
         thread::spawn(move || {
@@ -82,8 +90,12 @@ impl Proxy {
                     above.gate.wait_for(false);
                     above.gate.client_said(bytes);
                 };
-                let down = move |bytes: &[u8]| {
+                let mut streams = locked(&shared.mute_at).is_some().then(Streams::default);
+                let down = move |bytes: &mut Vec<u8>| {
                     below.received.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+                    if let Some(streams) = &mut streams {
+                        streams.pass(bytes, &mut locked(&below.mute_at));
+                    }
                     below.gate.server_said(bytes);
                 };
                 lines.extend(Line::new(client, server, up, down));
@@ -105,6 +117,12 @@ impl Proxy {
     /// Once the server says `word`, holds back what the client sends from then on.
     pub fn hold_at(&self, word: &str) {
         locked(&self.shared.gate.state).word = Some(word.as_bytes().to_vec());
+    }
+
+    /// Once the server says `word` on an HTTP/2 stream of a connection that is made from now on,
+    /// nothing more comes over that stream, the word included; all others go on.
+    pub fn mute_at(&self, word: &str) {
+        *locked(&self.shared.mute_at) = Some(word.as_bytes().to_vec());
     }
 
     /// Waits until the client has said `word`, which it must not have said before.
@@ -138,6 +156,36 @@ impl Proxy {
     /// Takes connections again.
     pub fn mend(&self) {
         *locked(&self.shared.lines) = Some(Vec::new());
+    }
+}
+
+/// The HTTP/2 streams of one connection, as the server uses them.
+#[derive(Default)]
+struct Streams {
+    /// The beginning of a frame.
+    rest: Vec<u8>,
+    mute: Option<[u8; 4]>,
+}
+
+impl Streams {
+    /// Leaves of `bytes` the frames that are whole now and of no muted stream.
+    fn pass(&mut self, bytes: &mut Vec<u8>, mute_at: &mut Option<Vec<u8>>) {
+        self.rest.append(bytes);
+        // RFC 9113, section 4.1: length, type, flags, stream.
+        while let Some((&[a, b, c, _, _, ref stream @ ..], _)) = self.rest.split_first_chunk::<9>()
+        {
+            let end = 9 + u32::from_be_bytes([0, a, b, c]) as usize;
+            let stream = *stream;
+            let Some(frame) = self.rest.get(9..end) else { return };
+            let says = |word: &Vec<u8>| frame.windows(word.len()).any(|part| part == *word);
+            if mute_at.take_if(|word| says(word)).is_some() {
+                self.mute = Some(stream);
+            }
+            let frame = self.rest.drain(..end);
+            if self.mute != Some(stream) {
+                bytes.extend(frame);
+            }
+        }
     }
 }
 
