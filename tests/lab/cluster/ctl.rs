@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::{Cluster, Tls, binary, name};
+use crate::lab::wait;
 
 /// Password of root, once there are users.
 pub const ROOT_PASSWORD: &str = "root-password";
@@ -159,8 +160,14 @@ impl Cluster {
     /// What etcdctl answers, as JSON.
     #[track_caller]
     pub fn json(&self, args: &[&str]) -> Value {
-        let said = self.ctl(&[&["--write-out=json"], args].concat()).expect("it answers");
-        serde_json::from_str(&said).expect("etcdctl writes JSON")
+        let args = [&["--write-out=json"], args].concat();
+        let mut said = None;
+        // A read is refused while a leader is elected, and can be asked again.
+        wait("etcdctl answers", || {
+            said = self.ctl(&args).ok();
+            said.is_some()
+        });
+        serde_json::from_str(&said.unwrap_or_default()).expect("etcdctl writes JSON")
     }
 
     #[track_caller]
@@ -282,11 +289,14 @@ impl Cluster {
         let mut members = members["members"].as_array().expect("members").iter();
         let member = members.find(|member| member["name"] == name(to)).expect("it is a member");
         let id = format!("{:x}", member["ID"].as_u64().expect("a number"));
-        let leader = self.leader();
-        if leader != to {
-            self.ctl_at(leader, &["move-leader", &id]).expect("leadership moves");
-            assert_eq!(self.leader(), to);
-        }
+        // A member that has just come back may not be up to date yet: then it does not take it.
+        wait("leadership moves", || {
+            let leader = self.leader();
+            leader == to || {
+                let _ = self.ctl_at(leader, &["move-leader", &id]);
+                false
+            }
+        });
     }
 
     /// Saves all data into a file of the cluster's folder.
