@@ -281,6 +281,9 @@ impl<'a> Builder<'a> {
         let priority = self.need(name, "priority", original, value::priority);
         let preempt = self.need(name, "preempt", original, value::boolean);
         let delay = self.need(name, "preempt_delay", original, |v| value::seconds(v, 1000));
+        let listen = self.need(name, "listen_first", original, |v| value::seconds(v, 600));
+        let carrier = self.need(name, "carrier_delay", original, |v| value::seconds(v, 60));
+        let yields = self.need(name, "yield_on_send_errors", original, value::boolean);
         let accept = self.need(name, "accept", original, accept);
         let checksum = self.need(name, "checksum", original, value::checksum);
         let lifetime = self.need(name, "address_lifetime", original, value::lifetime);
@@ -313,6 +316,9 @@ impl<'a> Builder<'a> {
             priority: priority?.0,
             preempt: preempt?.0,
             preempt_delay: delay?.0,
+            listen_first: listen?.0,
+            carrier_delay: carrier?.0,
+            yield_on_send_errors: yields?.0,
             advert_interval: interval?.0,
             auth_pass: auth?,
             vips,

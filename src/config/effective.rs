@@ -62,8 +62,10 @@ pub(super) fn built_in(key: &str, original: bool) -> Option<(&'static str, &'sta
         ("preempt", false) => ("true", BUILT_IN),
         // What every agent of the original has in its template.
         ("auth_pass", true) => ("Sylvanas", PROFILE),
-        ("preempt_delay", _) => ("0", BUILT_IN),
-        ("enabled" | "accept", _) => ("true", BUILT_IN),
+        ("preempt_delay" | "carrier_delay", _) => ("0", BUILT_IN),
+        // Longer than the interval that nearly everybody has: one who is there is heard.
+        ("listen_first", _) => ("1.2", BUILT_IN),
+        ("enabled" | "accept" | "yield_on_send_errors", _) => ("true", BUILT_IN),
         ("advert_interval", _) => ("1", BUILT_IN),
         ("checksum" | "address_lifetime", _) => ("auto", BUILT_IN),
         _ => return None,

@@ -33,6 +33,15 @@ pub const ROUTER_KEYS: &[Key] = &[
     key("priority", "1 to 255; 255 owns the addresses (default 100)"),
     key("preempt", "true or false: take over from a lower priority (default true)"),
     key("preempt_delay", "seconds to wait before that, 0 to 1000 (default 0)"),
+    key(
+        "listen_first",
+        "seconds to listen after a start or link-up before taking over, 0 to 600 (default 1.2)",
+    ),
+    key("carrier_delay", "seconds that an active router bears a lost link, 0 to 60 (default 0)"),
+    key(
+        "yield_on_send_errors",
+        "true or false: give up when adverts cannot be sent (default true)",
+    ),
     key("accept", "true: the active node answers on its VIPs (the only value so far)"),
     key("advert_interval", "seconds: 0.01 to 40.95, version 2 whole ones to 255 (default 1)"),
     Key { secret: true, ..key("auth_pass", "1 to 8 bytes, version 2 only") },

@@ -39,6 +39,12 @@ pub struct Router {
     pub preempt: bool,
     /// How long after hearing a lower-priority active router preemption waits.
     pub preempt_delay: Duration,
+    /// How long after its start, or its link's, it listens before it takes over out of silence.
+    pub listen_first: Duration,
+    /// How long an active router bears the loss of its link.
+    pub carrier_delay: Duration,
+    /// Whether an active router whose adverts cannot be sent gives its addresses up.
+    pub yield_on_send_errors: bool,
     /// Version 2: whole seconds. Version 3: 1 to 4095.
     pub advert_interval: Centis,
     /// Simple text password, version 2 only.

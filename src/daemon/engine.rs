@@ -19,11 +19,12 @@ use crate::linux::{MAX_SEND, Poll, RecvBatch, clock, errno};
 use crate::node::kernel::{Change, Errno, Port};
 use crate::node::notice::Notice;
 use crate::node::{
-    Action, Actions, Event, Host, Inbox, Instant, Node, NodeStatus, RouterState, Via, turn,
+    Action, Actions, Event, Host, Inbox, Instant, Node, NodeStatus, RouterId, RouterState, Via,
+    turn,
 };
+use crate::wire::Family;
 use crate::wire::ip::parse_ipv4;
 use crate::wire::vrrp::RxMeta;
-use crate::wire::{Family, IfIndex};
 
 /// Reads of one socket in one turn, of up to 32 packets each: beyond that, others have their turn.
 const READS_MAX: usize = 8;
@@ -99,8 +100,8 @@ struct Engine {
     next_key: usize,
     /// Jobs that found the queue full.
     jobs_waiting: VecDeque<Job>,
-    /// Failures to send, told to the node in the next turn.
-    failed: Vec<(IfIndex, Errno, u32)>,
+    /// Failures to send, told to the node in the next turn, which comes at once.
+    failed: Vec<Event<'static>>,
     /// What the kernel's thread wants said.
     troubles: Vec<String>,
     status_wanted: Vec<SyncSender<NodeStatus>>,
@@ -166,7 +167,8 @@ impl Engine {
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         // The kernel's thread rings after each answer; it gives none to a `Close`.
         let retry = (!self.jobs_waiting.is_empty()).then(|| clock::now() + JOBS_RETRY);
-        let deadline = deadline.into_iter().chain(retry).min();
+        let at_once = (!self.failed.is_empty()).then_some(Instant::ZERO);
+        let deadline = deadline.into_iter().chain(retry).chain(at_once).min();
         if std::mem::take(&mut self.in_burst)
             && deadline.is_none_or(|deadline| deadline > clock::now() + REST * 2)
         {
@@ -288,8 +290,8 @@ impl Engine {
                 Request::Status(answer) => self.status_wanted.push(answer),
             }
         }
-        for (index, errno, count) in self.failed.drain(..) {
-            inbox.event(Event::SendFailed { index, errno, count });
+        for failed in self.failed.drain(..) {
+            inbox.event(failed);
         }
     }
 
@@ -316,39 +318,60 @@ impl Engine {
     /// Sends frames in batches of those that follow one another through one socket.
     fn send(&mut self, actions: &Actions) {
         let mut batch: [&[u8]; MAX_SEND] = [&[]; MAX_SEND];
+        let mut adverts = [None; MAX_SEND];
         let mut filled = 0;
         let mut via = None;
-        for (next, frame) in actions.frames() {
+        for (next, advert_of, frame) in actions.frames() {
             if via.is_some_and(|via| via != next) || filled == MAX_SEND {
-                self.send_batch(via, batch.get(..filled).unwrap_or_default());
+                self.send_batch(via, &batch, &adverts, filled);
                 filled = 0;
             }
             via = Some(next);
-            if let Some(slot) = batch.get_mut(filled) {
-                *slot = frame;
+            if let (Some(slot), Some(owner)) = (batch.get_mut(filled), adverts.get_mut(filled)) {
+                (*slot, *owner) = (frame, advert_of);
                 filled += 1;
             }
         }
-        self.send_batch(via, batch.get(..filled).unwrap_or_default());
+        self.send_batch(via, &batch, &adverts, filled);
     }
 
-    fn send_batch(&mut self, via: Option<Via>, frames: &[&[u8]]) {
-        let Some(via) = via.filter(|_| !frames.is_empty()) else { return };
+    /// Sends the first `filled` of `frames`, adverts of those routers.
+    fn send_batch(
+        &mut self,
+        via: Option<Via>,
+        frames: &[&[u8]],
+        adverts: &[Option<RouterId>],
+        filled: usize,
+    ) {
+        let Some(via) = via.filter(|_| filled > 0) else { return };
         let socket = |port: Port| self.keys.get(&port).and_then(|key| self.sockets.get(key));
-        let (index, outcome) = match via {
-            Via::Vrrp(port) => {
-                (port.index, socket(port).map(|sockets| sockets.vrrp.send_batch(frames)))
-            }
+        let (index, sockets) = match via {
+            Via::Vrrp(port) => (port.index, socket(port)),
             Via::Ethernet(index) => {
-                let sockets = socket(Port { index, family: Family::V4 })
-                    .or_else(|| socket(Port { index, family: Family::V6 }));
-                (index, sockets.map(|sockets| sockets.packet.send_batch(frames)))
+                let v6 = || socket(Port { index, family: Family::V6 });
+                (index, socket(Port { index, family: Family::V4 }).or_else(v6))
             }
         };
         // A port that was just closed has nothing to say any more.
-        let Some((sent, Some(errno))) = outcome else { return };
-        let lost = u32::try_from(frames.len() - sent.min(frames.len())).unwrap_or(u32::MAX);
-        self.failed.push((index, errno, lost));
+        let Some(sockets) = sockets else { return };
+        let (mut at, mut count, mut unsent, mut last) = (0, 0, Vec::new(), None);
+        // One that cannot be sent keeps none of the others back.
+        while let Some(rest) = frames.get(at..filled).filter(|rest| !rest.is_empty()) {
+            let (sent, errno) = match via {
+                Via::Vrrp(_) => sockets.vrrp.send_batch(rest),
+                Via::Ethernet(_) => sockets.packet.send_batch(rest),
+            };
+            if errno.is_none() {
+                break;
+            }
+            last = errno;
+            count += 1;
+            unsent.extend(adverts.get(at + sent).copied().flatten());
+            at += sent + 1;
+        }
+        if let Some(errno) = last {
+            self.failed.push(Event::SendFailed { index, errno, count, adverts: unsent });
+        }
     }
 
     fn pass_jobs(&mut self, actions: &Actions) {

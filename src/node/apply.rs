@@ -113,8 +113,8 @@ impl Node {
             }
         }
         self.by_vrid.retain(|_, other| *other != id);
-        for (at, kind) in entry.timers.into_iter().zip([super::Timer::Router, super::Timer::Renew])
-        {
+        let kinds = [super::Timer::Router, super::Timer::Renew, super::Timer::Look];
+        for (at, kind) in entry.timers.into_iter().zip(kinds) {
             if let Some(at) = at {
                 self.timers.remove(&(at, kind, id));
             }
@@ -291,7 +291,7 @@ impl Node {
     }
 
     /// Finds out whether a router can take part, and starts or stops it.
-    fn evaluate(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
+    pub(super) fn evaluate(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
         let Some(entry) = self.entries.get(&id) else { return };
         let config = Arc::clone(entry.router.config());
         let link = self.links.by_name(&config.interface);
@@ -312,6 +312,7 @@ impl Node {
         };
         let moved = entry.link != index;
         let was_ready = entry.not_ready.is_none();
+        let why = if source.is_some() { self.borne(now, id, why, out) } else { why };
         if was_ready && (why.is_some() || moved) {
             self.stop_router(now, id, why.unwrap_or(NotReady::SocketsOpening), out);
         }
@@ -339,7 +340,7 @@ impl Node {
             // whoever decides by address learns the new one at once.
             None if readdressed && entry.router.is_active() => {
                 let priority = entry.router.config().priority.number();
-                advertise(entry, priority, out);
+                advertise(entry, id, priority, out);
                 out.states_changed = true;
             }
             None => {}

@@ -23,6 +23,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two additions of one address, however often someone takes it away.
 const RESTORE_PAUSE: Duration = Duration::from_millis(100);
 
+/// An address that is taken away once in this time is put back for ever.
+const LOSS_PACE: Duration = Duration::from_secs(1);
+/// One that is taken away this much faster is fought for: about 20 times beyond that pace.
+const FIGHT: Duration = Duration::from_secs(20);
+
 /// EADDRNOTAVAIL: the address was not there.
 const EADDRNOTAVAIL: i32 = 99;
 /// ENODEV: nor was the link.
@@ -43,6 +48,17 @@ pub(super) enum Done {
     Added(Place),
     /// It did not work, and will be tried again.
     Failed(Op, Errno),
+}
+
+/// What it means that an address went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Nobody wanted it.
+    Unwanted,
+    /// It comes back.
+    Wanted,
+    /// It came back so often already that someone else means it.
+    Fought,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +82,8 @@ pub(super) struct Claims {
     retry: BTreeMap<Place, Instant>,
     retry_order: BTreeSet<(Instant, Place)>,
     added_at: BTreeMap<Place, Instant>,
+    /// Until when the losses of a wanted address last at [`LOSS_PACE`].
+    losses: BTreeMap<Place, Instant>,
 }
 
 impl Claims {
@@ -100,6 +118,7 @@ impl Claims {
     pub(super) fn release(&mut self, place: Place, router: RouterId, links: &Links) {
         if self.wanted.get(&place).is_some_and(|claim| claim.router == router) {
             self.wanted.remove(&place);
+            self.losses.remove(&place);
             self.look(place, links);
         }
     }
@@ -245,8 +264,8 @@ impl Claims {
         done
     }
 
-    /// An address went that this daemon did not remove; returns whether it is wanted.
-    pub(super) fn lost(&mut self, now: Instant, place: Place, links: &Links) -> bool {
+    /// An address went that this daemon did not remove.
+    pub(super) fn lost(&mut self, now: Instant, place: Place, links: &Links) -> Lost {
         self.put.remove(&place);
         let wanted = self.wanted.contains_key(&place);
         if let Some(at) = self.added_at.remove(&place)
@@ -256,7 +275,12 @@ impl Claims {
             self.hold(place, at + RESTORE_PAUSE);
         }
         self.look(place, links);
-        wanted
+        if !wanted {
+            return Lost::Unwanted;
+        }
+        let until = self.losses.entry(place).or_insert(now);
+        *until = (*until).max(now) + LOSS_PACE;
+        if until.since(now) >= FIGHT { Lost::Fought } else { Lost::Wanted }
     }
 
     fn hold(&mut self, place: Place, until: Instant) {

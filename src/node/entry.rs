@@ -18,7 +18,7 @@ const PEERS_MAX: usize = 16;
 
 /// A router's number in this process; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct RouterId(pub(super) u64);
+pub struct RouterId(pub(super) u64);
 
 /// Counters of one router; names follow RFC 6527 and RFC 8347 where they have one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -51,6 +51,12 @@ pub struct Counters {
     pub announcements: u64,
     /// VIPs put back after someone took them away.
     pub restored: u64,
+    /// Adverts that left more than half an interval late.
+    pub late_adverts: u64,
+    /// Packets of adverts that could not be sent.
+    pub adverts_unsent: u64,
+    /// Times it gave way by itself: its adverts could not be sent, or someone fought for a VIP.
+    pub gave_way: u64,
     /// Timers that fired so late that others may have acted meanwhile.
     pub overslept: u64,
     /// Packets with our own source address.
@@ -94,8 +100,17 @@ pub(super) struct Entry {
     pub(super) lifetime: Option<u32>,
     /// When they are renewed next.
     pub(super) renew_at: Option<Instant>,
+    /// Adverts in a row that could not be sent, and whether the last one was among them.
+    pub(super) unsent: u32,
+    pub(super) last_unsent: bool,
+    /// Since when its link is lost while it bears that.
+    pub(super) link_lost_at: Option<Instant>,
+    /// It gave way, and stays away until then.
+    pub(super) held_off: Option<(Instant, NotReady)>,
+    /// When it is to be looked at again for either.
+    pub(super) look_at: Option<Instant>,
     /// Where this entry stands in the index of deadlines.
-    pub(super) timers: [Option<Instant>; 2],
+    pub(super) timers: [Option<Instant>; 3],
     /// Since when the state is what it is, and why.
     pub(super) since: Instant,
     pub(super) reason: Option<Reason>,
@@ -120,7 +135,12 @@ impl Entry {
             places: Vec::new(),
             lifetime: None,
             renew_at: None,
-            timers: [None; 2],
+            unsent: 0,
+            last_unsent: false,
+            link_lost_at: None,
+            held_off: None,
+            look_at: None,
+            timers: [None; 3],
             since: now,
             reason: None,
             heard: None,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::RouterId;
 use super::kernel::{Change, Errno, Op, Port, Snapshot};
 use super::notice::Notice;
 use crate::config::{Config, Prefix};
@@ -53,6 +54,8 @@ pub enum Event<'a> {
         errno: Errno,
         /// How many.
         count: u32,
+        /// The routers whose adverts were among them, as [`Actions::frames`] named them.
+        adverts: Vec<RouterId>,
     },
     /// A configuration to run from now on.
     Config(Arc<Config>),
@@ -97,7 +100,7 @@ pub enum Action {
 #[derive(Debug, Default)]
 pub struct Actions {
     bytes: Vec<u8>,
-    frames: Vec<(Via, Range<usize>)>,
+    frames: Vec<(Via, Option<RouterId>, Range<usize>)>,
     /// For the kernel's thread, in order.
     pub kernel: Vec<Action>,
     /// For the log.
@@ -108,9 +111,10 @@ pub struct Actions {
 }
 
 impl Actions {
-    /// Frames to send, in order.
-    pub fn frames(&self) -> impl Iterator<Item = (Via, &[u8])> {
-        self.frames.iter().map(|(via, at)| (*via, self.bytes.get(at.clone()).unwrap_or_default()))
+    /// Frames to send, in order: how, the router if it is its advert, and the bytes.
+    pub fn frames(&self) -> impl Iterator<Item = (Via, Option<RouterId>, &[u8])> {
+        let bytes = |at: &Range<usize>| self.bytes.get(at.clone()).unwrap_or_default();
+        self.frames.iter().map(move |(via, advert_of, at)| (*via, *advert_of, bytes(at)))
     }
 
     /// Number of frames to send.
@@ -129,10 +133,15 @@ impl Actions {
     }
 
     /// Appends a frame that `write` makes.
-    pub(super) fn frame(&mut self, via: Via, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn frame(
+        &mut self,
+        via: Via,
+        advert_of: Option<RouterId>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let start = self.bytes.len();
         write(&mut self.bytes);
-        self.frames.push((via, start..self.bytes.len()));
+        self.frames.push((via, advert_of, start..self.bytes.len()));
     }
 }
 

@@ -12,6 +12,7 @@ mod apply;
 mod claims;
 mod entry;
 mod event;
+mod faults;
 pub mod kernel;
 mod links;
 pub mod notice;
@@ -34,13 +35,13 @@ use std::time::Duration;
 
 use announce::Announcer;
 use claims::Claims;
-use entry::{Entry, RouterId};
+use entry::Entry;
 use links::Links;
 use notice::{LimitKey, Notice};
 use ports::Ports;
 use router::{Effect, Input, Reason};
 
-pub use entry::Counters;
+pub use entry::{Counters, RouterId};
 pub use event::{Action, Actions, Event, Farewell, Inbox, Via};
 pub use status::{AddressStatus, NodeStatus, PortStatus, RouterState, RouterStatus};
 pub use time::Instant;
@@ -85,6 +86,7 @@ enum Dump {
 enum Timer {
     Router,
     Renew,
+    Look,
 }
 
 /// Everything that one gateway decides.
@@ -159,12 +161,8 @@ impl Node {
                 self.ports.opened(now, port, result);
                 self.evaluate_port(now, port, out);
             }
-            Event::SendFailed { index, errno, count } => {
-                let total = self.ports.send_failed(index, count);
-                if let Some(link) = self.links.link(index) {
-                    let interface = link.name.clone();
-                    self.notice(now, Notice::SendFailed { interface, errno, count: total }, out);
-                }
+            Event::SendFailed { index, errno, count, adverts } => {
+                self.send_failed(now, index, (errno, count), &adverts, out);
             }
             Event::Config(config) => match self.phase {
                 Phase::Reading | Phase::Cleaning => self.config = Some(config),
@@ -260,6 +258,10 @@ impl Node {
                     entry.timers[1] = None;
                     self.renew(now, id);
                 }
+                Timer::Look => {
+                    entry.timers[2] = None;
+                    self.evaluate(now, id, out);
+                }
             }
             self.retime(id);
         }
@@ -292,7 +294,11 @@ impl Node {
         for effect in effects.drain(..) {
             let Some(entry) = self.entries.get_mut(&id) else { return };
             match effect {
-                Effect::Advertise(priority) => advertise(entry, priority, out),
+                Effect::Advertise(0) => advertise(entry, id, 0, out),
+                Effect::Advertise(priority) => {
+                    advertise(entry, id, priority, out);
+                    self.advert_follows(now, id, out);
+                }
                 Effect::Activated(reason) => {
                     entry.counters.master_transitions += 1;
                     self.moved(now, id, before, reason, out);
@@ -303,18 +309,13 @@ impl Node {
                     self.sync_claims(now, id, out);
                 }
                 Effect::Moved(reason) => self.moved(now, id, before, reason, out),
+                Effect::Late => entry.counters.late_adverts += 1,
                 Effect::Reannounce(reason) => {
                     match reason {
                         Reason::ConflictWon(_) => entry.counters.conflicts_won += 1,
                         _ => entry.counters.overslept += 1,
                     }
-                    for place in &entry.places {
-                        if self.links.address(place).is_some() {
-                            self.announcer.start(*place);
-                        }
-                    }
-                    let router = entry.router.config().name.clone();
-                    self.notice(now, Notice::Reannounced { router, reason }, out);
+                    self.reannounce(now, id, reason, out);
                 }
                 Effect::Overslept(late) => {
                     entry.counters.overslept += 1;
@@ -325,6 +326,18 @@ impl Node {
             }
         }
         self.retime(id);
+    }
+
+    /// Announces again what an active router has.
+    fn reannounce(&mut self, now: Instant, id: RouterId, reason: Reason, out: &mut Actions) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        for place in &entry.places {
+            if self.links.address(place).is_some() {
+                self.announcer.start(*place);
+            }
+        }
+        let router = entry.router.config().name.clone();
+        self.notice(now, Notice::Reannounced { router, reason }, out);
     }
 
     fn moved(
@@ -347,8 +360,8 @@ impl Node {
     /// Puts a router's deadlines where they belong in the index.
     fn retime(&mut self, id: RouterId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let new = [entry.router.next_deadline(), entry.renew_at];
-        let kinds = [Timer::Router, Timer::Renew];
+        let new = [entry.router.next_deadline(), entry.renew_at, entry.look_at];
+        let kinds = [Timer::Router, Timer::Renew, Timer::Look];
         for ((new, old), kind) in new.into_iter().zip(entry.timers.iter_mut()).zip(kinds) {
             if new == *old {
                 continue;
@@ -371,7 +384,7 @@ impl Node {
             let Some(entry) = entries.get_mut(&claim.router) else { return };
             match prefix.ip {
                 IpAddr::V4(ip) => {
-                    out.frame(Via::Ethernet(index), |out| arp::gratuitous(mac, ip, out));
+                    out.frame(Via::Ethernet(index), None, |out| arp::gratuitous(mac, ip, out));
                 }
                 IpAddr::V6(ip) => {
                     // An excluded VIP of an IPv4 router has no link-local address at hand; the
@@ -380,7 +393,9 @@ impl Node {
                         Some(IpAddr::V6(src)) => src,
                         Some(IpAddr::V4(_)) | None => ip,
                     };
-                    out.frame(Via::Ethernet(index), |out| ndp::unsolicited_na(mac, src, ip, out));
+                    out.frame(Via::Ethernet(index), None, |out| {
+                        ndp::unsolicited_na(mac, src, ip, out);
+                    });
                 }
             }
             entry.counters.announcements += 1;
@@ -401,7 +416,7 @@ impl Node {
     }
 }
 
-fn advertise(entry: &mut Entry, priority: u8, out: &mut Actions) {
+fn advertise(entry: &mut Entry, id: RouterId, priority: u8, out: &mut Actions) {
     let Some(index) = entry.link else { return };
     let port = Port { index, family: entry.router.config().family };
     let farewell;
@@ -412,7 +427,7 @@ fn advertise(entry: &mut Entry, priority: u8, out: &mut Actions) {
         entry.frames()
     };
     for frame in frames {
-        out.frame(Via::Vrrp(port), |out| out.extend_from_slice(frame));
+        out.frame(Via::Vrrp(port), Some(id), |out| out.extend_from_slice(frame));
     }
     entry.counters.adverts_sent += 1;
     if priority == 0 {

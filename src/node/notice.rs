@@ -174,6 +174,10 @@ pub enum NotReady {
     SocketsOpening,
     /// Its sockets could not be opened.
     SocketsFailed(Errno),
+    /// Its adverts could not be sent, one after the other.
+    SendFails(Errno),
+    /// Someone takes this address away as often as it is put back.
+    Fought(Prefix),
     /// The daemon is stopping.
     Stopping,
 }
@@ -352,6 +356,16 @@ impl fmt::Display for NotReady {
             ),
             Self::SocketsOpening => f.write_str("its sockets are being opened"),
             Self::SocketsFailed(errno) => write!(f, "its sockets could not be opened: {errno}"),
+            Self::SendFails(errno) => write!(
+                f,
+                "its adverts cannot be sent: {errno}; look for a firewall rule, or a full queue or \
+                 table, that stops IP protocol 112; trying again each second"
+            ),
+            Self::Fought(address) => write!(
+                f,
+                "someone removes {address} as often as it is put back; find out who (ip monitor \
+                 address), and have the interface left alone; trying again after 30 s"
+            ),
             Self::Stopping => f.write_str("the daemon is stopping"),
         }
     }
@@ -409,6 +423,8 @@ impl fmt::Display for Reason {
             Self::Outranked(src) => write!(f, "{src} has precedence"),
             Self::ConflictWon(src) => write!(f, "{src} was active as well, with less precedence"),
             Self::Overslept => f.write_str("this machine or process stood still for too long"),
+            Self::SendsAgain => f.write_str("its adverts can be sent again"),
+            Self::LinkBack => f.write_str("its link is back"),
             Self::Shutdown => f.write_str("not ready any more"),
         }
     }

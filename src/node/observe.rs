@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::claims::Done;
+use super::claims::{Done, Lost};
 use super::kernel::{Change, Errno, Snapshot, Verb};
 use super::links::{Place, Touched};
 use super::notice::Notice;
@@ -64,10 +64,10 @@ impl Node {
             }
             Touched::Address(place) => {
                 let removed = matches!(change, Change::AddressGone { .. });
-                if removed && self.claims.lost(now, place, &self.links) {
-                    self.restoring(now, &place, out);
-                } else {
-                    self.claims.look(place, &self.links);
+                match removed.then(|| self.claims.lost(now, place, &self.links)) {
+                    Some(Lost::Wanted) => self.restoring(now, &place, out),
+                    Some(Lost::Fought) => self.fights(now, &place, out),
+                    Some(Lost::Unwanted) | None => self.claims.look(place, &self.links),
                 }
                 if !ours && let Some(link) = self.links.link(place.0) {
                     let name = link.name.clone();

@@ -110,6 +110,8 @@ pub enum Effect {
     Reannounce(Reason),
     /// A misconfigured advert was heard while backup or active.
     Guarding,
+    /// The advert goes out more than half an interval late.
+    Late,
     /// The timer fired late by this much; listening once more before taking over.
     Overslept(Duration),
 }
@@ -133,6 +135,10 @@ pub enum Reason {
     ConflictWon(IpAddr),
     /// This process did not run for longer than others wait.
     Overslept,
+    /// Adverts that could not be sent for longer than others wait can be again.
+    SendsAgain,
+    /// The link was lost for a moment, and with it what switches had learned.
+    LinkBack,
     /// Interface, address or socket went, or the router or the daemon stops.
     Shutdown,
 }
@@ -146,6 +152,8 @@ pub struct Router {
     active_adver_interval: Centis,
     /// When this router last answered a losing advert out of turn.
     answered_at: Option<Instant>,
+    /// Until when it listens before it may take over out of silence.
+    listens_until: Instant,
     /// Where in each interval adverts fall, with more than one router on a link.
     slot: Option<Duration>,
 }
@@ -160,6 +168,7 @@ impl Router {
             state: State::Initialize,
             active_adver_interval,
             answered_at: None,
+            listens_until: Instant::ZERO,
             slot: None,
         }
     }
@@ -214,6 +223,9 @@ impl Router {
                 if self.config.priority == Priority::OWNER {
                     self.become_active(now, Reason::Owner, out);
                 } else {
+                    // A port that was just connected may send long before it receives (spanning
+                    // tree, bonds, virtual switches).
+                    self.listens_until = now + self.config.listen_first;
                     self.become_backup(now, Waiting::Silence);
                     out.push(Effect::Moved(Reason::Startup));
                 }
@@ -301,7 +313,7 @@ impl Router {
         }
         match self.state {
             State::Initialize => {}
-            State::Backup { .. } => {
+            State::Backup { waiting, .. } => {
                 if new.priority == Priority::OWNER {
                     self.state = State::Initialize;
                     if let Some(local) = local {
@@ -311,7 +323,9 @@ impl Router {
                     || old.advert_interval != new.advert_interval
                     || old.preempt_delay != new.preempt_delay
                 {
-                    self.become_backup(now, Waiting::Accepted);
+                    let heard_nothing = waiting == Waiting::Silence;
+                    let waiting = if heard_nothing { waiting } else { Waiting::Accepted };
+                    self.become_backup(now, waiting);
                 }
             }
             State::Active { .. } => {
@@ -391,6 +405,9 @@ impl Router {
         let interval = self.config.advert_interval;
         out.push(Effect::Advertise(priority.number()));
         let late = now.since(adver_at);
+        if late > interval.duration() / 2 {
+            out.push(Effect::Late);
+        }
         if late > active_down_interval(self.config.version, priority, interval) {
             // Whoever waited for this router has taken over meanwhile, and gave way or fell
             // silent again unheard: hosts and switches may still hold what it announced.
@@ -442,7 +459,10 @@ impl Router {
             self.config.priority,
             self.active_adver_interval,
         );
-        self.state = State::Backup { active_down_at: now + wait, preempt_at: None, waiting };
+        let silence_until =
+            if waiting == Waiting::Silence { self.listens_until } else { Instant::ZERO };
+        let active_down_at = silence_until.max(now + wait);
+        self.state = State::Backup { active_down_at, preempt_at: None, waiting };
     }
 
     /// When the advert after one sent (or due) at `from` is due: after the interval, or up to

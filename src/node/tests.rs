@@ -15,8 +15,8 @@ fn source_of(bench: &Bench) -> Option<String> {
 
 /// Addresses and TTL of each advert in the last event's frames.
 fn adverts(bench: &Bench) -> Vec<RxMeta> {
-    let of_vrrp = bench.actions.frames().filter(|(via, _)| matches!(via, Via::Vrrp(_)));
-    of_vrrp.map(|(_, bytes)| crate::wire::ip::parse_ipv4(bytes).unwrap().0).collect()
+    let of_vrrp = bench.actions.frames().filter(|(via, ..)| matches!(via, Via::Vrrp(_)));
+    of_vrrp.map(|(_, _, bytes)| crate::wire::ip::parse_ipv4(bytes).unwrap().0).collect()
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn the_advert_comes_before_the_first_address_and_announcements_after_it() {
     assert_eq!(ops.len(), 1);
     bench.event(Event::Applied(vec![Ok(())]));
     bench.timeout();
-    let announced = bench.actions.frames().any(|(via, _)| via == Via::Ethernet(ETH0));
+    let announced = bench.actions.frames().any(|(via, ..)| via == Via::Ethernet(ETH0));
     assert!(announced, "announced as soon as it is there");
 }
 

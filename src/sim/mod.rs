@@ -359,7 +359,7 @@ impl World {
 
     fn carry_out(&mut self, number: usize, process: &mut Process) {
         let actions = std::mem::take(&mut process.actions);
-        for (via, bytes) in actions.frames() {
+        for (via, _, bytes) in actions.frames() {
             self.frames += 1;
             self.note(number, bytes);
             match via {

@@ -282,12 +282,14 @@ impl Host {
         self.within(|| program.spawn().unwrap())
     }
 
-    /// The local file's text for a daemon here: its own tables, then `rest`.
+    /// The local file's text for a daemon here: its own tables, then `rest`. Its bridge sends and
+    /// receives from the first moment, so that nobody needs to listen first.
     pub fn config(&self, rest: &str) -> String {
+        let (number, run_dir) = (self.number, self.folder.0.join("run"));
         format!(
-            "[havip]\nnode = \"gw{}\"\nrun_dir = \"{}\"\n\n{rest}",
-            self.number,
-            self.folder.0.join("run").display()
+            "[havip]\nnode = \"gw{number}\"\nrun_dir = \"{}\"\n\n{rest}\n\
+             [node.gw{number}.virtual_router.default]\nlisten_first = 0\n",
+            run_dir.display()
         )
     }
 

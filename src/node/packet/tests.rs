@@ -239,7 +239,7 @@ fn the_form_of_the_checksum_last_heard_is_answered_in_kind() {
     let bytes = summed(advert(&router(51), PEER, 50), &router(51));
     bench.packet(PEER, &bytes);
     assert_eq!(bench.router().checksum_heard, Some("rfc9568"));
-    let (_, sent) = bench.actions.frames().next().unwrap();
+    let (_, _, sent) = bench.actions.frames().next().unwrap();
     let (meta, message) = crate::wire::ip::parse_ipv4(sent).unwrap();
     let heard = Packet::new(message).unwrap().check(&meta).unwrap();
     assert_eq!(heard.sum, Some(crate::wire::vrrp::SumForm::Message));

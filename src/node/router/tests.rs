@@ -72,6 +72,35 @@ fn at_startup_others_become_backup_and_wait_active_down_interval() {
 }
 
 #[test]
+fn a_router_listens_before_it_takes_over_out_of_silence() {
+    // Active_Down_Interval: 3 × 0.1 s + 156 / 256 × 0.1 s.
+    let listening = || {
+        backup(|router| {
+            router.advert_interval = Centis(10);
+            router.listen_first = Duration::from_millis(1_200);
+        })
+    };
+    let quiet = listening();
+    assert_eq!(down_at(&quiet), at_ms(1_200));
+    // Whoever is heard ends it: from then on the protocol's own timer counts.
+    let mut hears = listening();
+    let mut other = heard("192.0.2.9", 200);
+    other.interval = Centis(10);
+    feed(&mut hears, at_ms(50), Input::Advert(other));
+    assert!(down_at(&hears) < at_ms(420));
+    let mut told = listening();
+    other.priority = 0;
+    feed(&mut told, at_ms(50), Input::Advert(other));
+    assert!(down_at(&told) < at_ms(120), "the active router gave up");
+    // A new configuration is no reason to know more.
+    let mut changed = listening();
+    let mut config = config::Router::clone(changed.config());
+    config.priority = priority(50);
+    changed.reconfigure(at_ms(100), None, Arc::new(config), &mut Vec::new());
+    assert_eq!(down_at(&changed), at_ms(1_200));
+}
+
+#[test]
 fn in_initialize_nothing_but_startup_has_an_effect() {
     for input in [
         Input::Shutdown,
@@ -260,7 +289,8 @@ fn an_active_router_that_stood_still_announces_its_addresses_again() {
     let (mut router, start) = active(|_| {});
     let late = start + Duration::from_secs(6);
     let out = feed(&mut router, late, Input::Timeout);
-    assert_eq!(out, [Effect::Advertise(100), Effect::Reannounce(Reason::Overslept)]);
+    let announced = Effect::Reannounce(Reason::Overslept);
+    assert_eq!(out, [Effect::Advertise(100), Effect::Late, announced]);
     assert_eq!(router.next_deadline(), Some(late + Duration::from_secs(1)));
 }
 

@@ -1,0 +1,203 @@
+use std::time::Duration;
+
+use super::super::kernel::{Change, Link, Verb};
+use super::super::testing::{Bench, ETH0, advert, router};
+use super::super::{Event, Via};
+use super::*;
+use crate::config::{IfName, Prefix, Router};
+use crate::wire::Mac;
+
+const EPERM: Errno = Errno(1);
+
+/// Routers whose adverts are among what was to be sent.
+fn adverts(bench: &Bench) -> Vec<RouterId> {
+    bench.actions.frames().filter_map(|(_, advert_of, _)| advert_of).collect()
+}
+
+/// The next advert leaves the node; returns whose.
+fn next_advert(bench: &mut Bench) -> Vec<RouterId> {
+    loop {
+        bench.now = bench.now.max(bench.node.next_deadline().unwrap());
+        bench.timeout();
+        let ids = adverts(bench);
+        bench.settle();
+        if !ids.is_empty() {
+            return ids;
+        }
+    }
+}
+
+fn fail(bench: &mut Bench, adverts: Vec<RouterId>) {
+    let count = u32::try_from(adverts.len()).unwrap();
+    bench.event(Event::SendFailed { index: ETH0, errno: EPERM, count, adverts });
+    bench.timeout();
+    bench.settle();
+}
+
+fn active(change: impl FnOnce(&mut Router)) -> Bench {
+    let mut router = router(51);
+    change(&mut router);
+    let mut bench = Bench::new(vec![router]);
+    bench.pass(Duration::from_secs(4));
+    assert_eq!(bench.router().state, "active");
+    bench.asked.clear();
+    bench
+}
+
+fn link(running: bool) -> Event<'static> {
+    Event::Kernel(Change::Link(Link {
+        index: ETH0,
+        name: IfName::new("eth0").unwrap(),
+        up: true,
+        running,
+        loopback: false,
+        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        mtu: 1500,
+    }))
+}
+
+fn removed(bench: &Bench) -> bool {
+    bench.asked.iter().any(|op| op.verb == Verb::Remove)
+}
+
+#[test]
+fn a_router_whose_adverts_cannot_be_sent_gives_way_and_is_back_when_they_can() {
+    let mut bench = active(|_| ());
+    for round in 1..=3 {
+        assert_eq!(bench.router().state, "active", "round {round}");
+        let ids = next_advert(&mut bench);
+        fail(&mut bench, ids);
+    }
+    let shown = bench.router();
+    assert_eq!(shown.state, "initialize");
+    assert!(shown.not_ready.unwrap().contains("EPERM"), "it says why");
+    assert!(removed(&bench));
+    assert_eq!((shown.counters.gave_way, shown.counters.adverts_unsent), (1, 3));
+    // It tries again, and one failure is enough then.
+    bench.pass(Duration::from_millis(1_100));
+    assert_eq!(bench.router().state, "backup");
+    let ids = next_advert(&mut bench);
+    assert_eq!(bench.router().state, "active");
+    fail(&mut bench, ids);
+    assert_eq!((bench.router().state, bench.router().counters.gave_way), ("initialize", 2));
+    bench.pass(Duration::from_secs(20));
+    assert_eq!((bench.router().state, bench.router().counters.gave_way), ("active", 2));
+}
+
+#[test]
+fn two_adverts_that_failed_between_others_that_went_are_no_reason() {
+    let mut bench = active(|_| ());
+    for _ in 0..10 {
+        for _ in 0..2 {
+            let ids = next_advert(&mut bench);
+            fail(&mut bench, ids);
+        }
+        next_advert(&mut bench);
+    }
+    assert_eq!(bench.router().state, "active");
+}
+
+#[test]
+fn one_told_to_stay_stays_and_announces_its_addresses_when_it_can_send_again() {
+    let mut bench = active(|router| router.yield_on_send_errors = false);
+    for _ in 0..5 {
+        let ids = next_advert(&mut bench);
+        fail(&mut bench, ids);
+    }
+    assert_eq!(bench.router().state, "active");
+    bench.pass(Duration::from_secs(10));
+    let before = bench.router().counters.announcements;
+    next_advert(&mut bench);
+    next_advert(&mut bench);
+    assert_eq!(bench.router().counters.announcements, before, "one that went says nothing new");
+    for _ in 0..3 {
+        let ids = next_advert(&mut bench);
+        fail(&mut bench, ids);
+    }
+    next_advert(&mut bench);
+    let mut announced = false;
+    for _ in 0..5 {
+        next_advert(&mut bench);
+        announced |= bench.router().counters.announcements > before;
+    }
+    assert!(announced);
+}
+
+#[test]
+fn an_address_that_someone_removes_again_and_again_is_given_up_with_a_farewell() {
+    let vip = Prefix::host([10, 0, 0, 51].into());
+    let gone = || Event::Kernel(Change::AddressGone { index: ETH0, prefix: vip });
+    let mut bench = active(|_| ());
+    // Every two seconds is a nuisance, and no fight.
+    for _ in 0..30 {
+        bench.event(gone());
+        bench.timeout();
+        bench.settle();
+        bench.pass(Duration::from_secs(2));
+        assert_eq!(bench.router().state, "active");
+    }
+    assert_eq!(bench.router().counters.restored, 30);
+    for _ in 0..30 {
+        bench.event(gone());
+        if bench.router().state == "initialize" {
+            break;
+        }
+        bench.pass(Duration::from_millis(120));
+    }
+    let shown = bench.router();
+    assert_eq!((shown.state, shown.counters.priority_zero_sent), ("initialize", 1));
+    assert!(shown.not_ready.unwrap().contains("10.0.0.51"), "it says which");
+    bench.pass(Duration::from_secs(29));
+    assert_eq!(bench.router().state, "initialize");
+    bench.pass(Duration::from_secs(6));
+    assert_eq!(bench.router().state, "active");
+}
+
+#[test]
+fn a_link_lost_for_less_than_its_delay_changes_nothing_but_is_announced() {
+    let mut bench = active(|router| router.carrier_delay = Duration::from_millis(500));
+    bench.pass(Duration::from_secs(5));
+    bench.event(link(false));
+    bench.settle();
+    bench.pass(Duration::from_millis(200));
+    bench.event(link(true));
+    bench.timeout();
+    assert!(bench.actions.frames().any(|(via, ..)| via == Via::Ethernet(ETH0)), "switches forgot");
+    bench.settle();
+    assert_eq!((bench.router().state, removed(&bench)), ("active", false));
+    // The next loss has the whole delay again, and then it counts.
+    bench.pass(Duration::from_secs(1));
+    bench.event(link(false));
+    bench.settle();
+    bench.pass(Duration::from_millis(490));
+    assert_eq!(bench.router().state, "active");
+    bench.pass(Duration::from_millis(20));
+    assert_eq!((bench.router().state, removed(&bench)), ("initialize", true));
+}
+
+#[test]
+fn without_a_delay_a_lost_link_counts_at_once_and_a_backup_never_bears_it() {
+    let mut bench = active(|_| ());
+    bench.event(link(false));
+    assert_eq!(bench.router().state, "initialize");
+
+    let delayed = Router { carrier_delay: Duration::from_secs(5), ..router(51) };
+    let mut bench = Bench::new(vec![delayed.clone()]);
+    bench.packet("10.0.0.202", &advert(&delayed, "10.0.0.202", 200));
+    bench.event(link(false));
+    assert_eq!(bench.router().state, "initialize", "it hears nobody, and must not take over");
+}
+
+#[test]
+fn an_advert_that_leaves_late_is_counted() {
+    let mut bench = active(|_| ());
+    bench.now = bench.node.next_deadline().unwrap() + Duration::from_millis(400);
+    bench.timeout();
+    assert_eq!(bench.router().counters.late_adverts, 0);
+    bench.pass(Duration::from_secs(3));
+    let due = bench.node.next_deadline().unwrap();
+    bench.now = due + Duration::from_millis(2_500);
+    bench.timeout();
+    let counters = bench.router().counters;
+    assert_eq!((counters.late_adverts, counters.overslept), (1, 0));
+}
