@@ -28,6 +28,9 @@ use crate::wire::vrrp::RxMeta;
 
 /// Reads of one socket in one turn, of up to 32 packets each: beyond that, others have their turn.
 const READS_MAX: usize = 8;
+/// Messages of others who claim addresses, read of one socket in one turn. More of them say no
+/// more, and wait for the next.
+const CLAIMS_MAX: usize = 16;
 /// Changes read in one turn.
 const CHANGES_MAX: usize = 1024;
 /// A turn whose draining took longer than this drains again: the process may have stood still in
@@ -45,6 +48,8 @@ const JOBS_RETRY: Duration = Duration::from_millis(10);
 const NOTIFICATIONS: usize = 0;
 const SIGNALS: usize = 1;
 const BELL: usize = 2;
+/// The keys of a port's sockets: this one and so on by twos for the adverts, the one after it for
+/// what others claim.
 const FIRST_SOCKET: usize = 3;
 
 /// What others want of the engine.
@@ -201,6 +206,7 @@ impl Engine {
                 key => {
                     self.in_burst = self.woke_at.since(self.packets_at) < REST;
                     packets = true;
+                    self.read_claims(key, inbox);
                     self.read_packets(key, inbox)
                 }
             };
@@ -271,6 +277,17 @@ impl Engine {
         false
     }
 
+    fn read_claims(&self, key: usize, inbox: &mut Inbox) {
+        let Some(sockets) = key.checked_sub(1).and_then(|key| self.sockets.get(&key)) else {
+            return;
+        };
+        let index = sockets.vrrp.port().index;
+        let messages = std::iter::from_fn(|| sockets.witness.read());
+        for (ip, mac) in messages.take(CLAIMS_MAX).flatten() {
+            inbox.event(Event::Claimed { index, ip, mac });
+        }
+    }
+
     fn read_channels(&mut self, inbox: &mut Inbox) {
         while let Ok(answer) = self.wiring.answers.try_recv() {
             match answer {
@@ -299,7 +316,8 @@ impl Engine {
         self.close(port);
         let key = self.next_key;
         self.poll.add(&sockets.vrrp, key).map_err(|error| errno(&error))?;
-        self.next_key += 1;
+        self.poll.add(&*sockets.witness, key + 1).map_err(|error| errno(&error))?;
+        self.next_key += 2;
         self.sockets.insert(key, sockets);
         self.keys.insert(port, key);
         Ok(())
@@ -310,8 +328,9 @@ impl Engine {
         else {
             return;
         };
-        // Fails only if it is not registered, and it is.
+        // Fail only if they are not registered, and they are.
         let _ = self.poll.remove(&sockets.vrrp);
+        let _ = self.poll.remove(&*sockets.witness);
         self.jobs_waiting.push_back(Job::Close(sockets));
     }
 
@@ -380,6 +399,13 @@ impl Engine {
                 Action::Dump => Job::Dump,
                 Action::Apply(ops) => Job::Apply(ops.clone()),
                 Action::Open(port) => Job::Open(*port),
+                Action::Watch { port, addresses } => {
+                    let Some(sockets) = self.keys.get(port).and_then(|key| self.sockets.get(key))
+                    else {
+                        continue;
+                    };
+                    Job::Watch(Arc::clone(&sockets.witness), addresses.clone())
+                }
                 Action::Close(port) => {
                     self.close(*port);
                     continue;

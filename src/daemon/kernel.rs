@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::channel::{Bell, Ringer};
 use super::ledger::Ledger;
 use crate::linux::netlink::Requests;
-use crate::linux::{PacketSocket, VrrpSocket, errno};
+use crate::linux::{PacketSocket, VrrpSocket, Witness, errno};
 use crate::node::kernel::{Errno, Op, Port, Snapshot};
 
 /// Requests that may wait for this thread.
@@ -20,6 +22,7 @@ pub(super) enum Job {
     Dump,
     Apply(Vec<Op>),
     Open(Port),
+    Watch(Arc<Witness>, Vec<IpAddr>),
     /// Leaving a group takes the same lock as joining it.
     Close(Box<Sockets>),
 }
@@ -41,6 +44,7 @@ pub(super) enum Answer {
 pub(super) struct Sockets {
     pub(super) vrrp: VrrpSocket,
     pub(super) packet: PacketSocket,
+    pub(super) witness: Arc<Witness>,
 }
 
 /// Works until the engine is gone.
@@ -90,6 +94,12 @@ pub(super) fn run(
                 Answer::Applied(results)
             }
             Job::Open(port) => Answer::Opened(port, open(port).map_err(|error| errno(&error))),
+            Job::Watch(witness, addresses) => match witness.watch(&addresses) {
+                Ok(()) => continue,
+                Err(error) => Answer::Trouble(format!(
+                    "who else claims a VIP is not heard: attaching a packet filter: {error}"
+                )),
+            },
             Job::Close(sockets) => {
                 drop(sockets);
                 continue;
@@ -105,5 +115,6 @@ pub(super) fn run(
 fn open(port: Port) -> io::Result<Box<Sockets>> {
     let vrrp = VrrpSocket::open(port)?;
     let packet = PacketSocket::open(port.index)?;
-    Ok(Box::new(Sockets { vrrp, packet }))
+    let witness = Arc::new(Witness::open(port)?);
+    Ok(Box::new(Sockets { vrrp, packet, witness }))
 }

@@ -18,6 +18,7 @@ pub mod signals;
 mod sys;
 mod vrrp_socket;
 mod wait;
+mod witness;
 
 pub use child::{die_with_parent, terminate};
 pub use memfd::memfd;
@@ -28,3 +29,4 @@ pub use recv_batch::{Received, RecvBatch};
 pub use sys::{MAX_SEND, errno, hostname};
 pub use vrrp_socket::VrrpSocket;
 pub use wait::wait_readable;
+pub use witness::Witness;

@@ -113,6 +113,7 @@ impl Node {
             }
         }
         self.by_vrid.retain(|_, other| *other != id);
+        self.watches.stale();
         let kinds = [super::Timer::Router, super::Timer::Renew, super::Timer::Look];
         for (at, kind) in entry.timers.into_iter().zip(kinds) {
             if let Some(at) = at {
@@ -187,6 +188,9 @@ impl Node {
         let lifetime = entry.lifetime;
         let keep: BTreeSet<Place> = wanted.iter().copied().collect();
         let before: BTreeSet<Place> = entry.places.iter().copied().collect();
+        if before != keep {
+            self.watches.stale();
+        }
         for place in before.difference(&keep) {
             self.release(id, *place);
         }

@@ -9,6 +9,7 @@ use super::Instant;
 use super::links::Place;
 use super::notice::{Mismatch, NotReady};
 use super::router::{Reason, Router, State};
+use super::witness::Rival;
 use crate::config::{self, ChecksumMode};
 use crate::wire::vrrp::{AdvertSpec, Auth, SumForm, Version, max_addresses};
 use crate::wire::{Family, IfIndex};
@@ -47,6 +48,8 @@ pub struct Counters {
     pub foreign_cluster: u64,
     /// Losing adverts heard while active.
     pub conflicts_won: u64,
+    /// Times another said, by ARP or NA, that a VIP of this active router is his.
+    pub address_conflicts: u64,
     /// Gratuitous ARP and unsolicited NA sent.
     pub announcements: u64,
     /// VIPs put back after someone took them away.
@@ -116,6 +119,8 @@ pub(super) struct Entry {
     pub(super) reason: Option<Reason>,
     pub(super) heard: Option<LastHeard>,
     pub(super) misconfigured: Option<Misconfigured>,
+    /// Who else said last that one of its addresses is his.
+    pub(super) rival: Option<Rival>,
     /// The checksum form last heard, and who sends which.
     pub(super) sum_heard: Option<SumForm>,
     pub(super) sums: BTreeMap<IpAddr, SumForm>,
@@ -145,6 +150,7 @@ impl Entry {
             reason: None,
             heard: None,
             misconfigured: None,
+            rival: None,
             sum_heard: None,
             sums: BTreeMap::new(),
             counters: Counters::default(),

@@ -1,5 +1,6 @@
 //! The one door in and the one door out: everything that happens, and everything to do.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use super::RouterId;
 use super::kernel::{Change, Errno, Op, Port, Snapshot};
 use super::notice::Notice;
 use crate::config::{Config, Prefix};
-use crate::wire::IfIndex;
 use crate::wire::vrrp::RxMeta;
+use crate::wire::{IfIndex, Mac};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -57,6 +58,15 @@ pub enum Event<'a> {
         /// The routers whose adverts were among them, as [`Actions::frames`] named them.
         adverts: Vec<RouterId>,
     },
+    /// Someone says, by ARP or a neighbour advertisement, that an address is his.
+    Claimed {
+        /// Heard on this interface.
+        index: IfIndex,
+        /// One of those that [`Action::Watch`] named, or one that ends alike.
+        ip: IpAddr,
+        /// Where it is said to be.
+        mac: Mac,
+    },
     /// A configuration to run from now on.
     Config(Arc<Config>),
     /// Give up every router and take every address away.
@@ -94,6 +104,13 @@ pub enum Action {
     Open(Port),
     /// Close sockets, if open.
     Close(Port),
+    /// Listen through a port for others who claim these addresses, and for no others.
+    Watch {
+        /// Which sockets.
+        port: Port,
+        /// Those of active routers.
+        addresses: Vec<IpAddr>,
+    },
 }
 
 /// Everything to do after a turn; reused from turn to turn.

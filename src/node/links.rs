@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::kernel::{Address, Change, IFA_PROTO_HAVIP, Link, Snapshot};
 use crate::config::{IfName, Prefix};
-use crate::wire::{Family, IfIndex};
+use crate::wire::{Family, IfIndex, Mac};
 
 /// An address on a link: what it is known by.
 pub(super) type Place = (IfIndex, Prefix);
@@ -112,6 +112,17 @@ impl Links {
 
     pub(super) fn link(&self, index: IfIndex) -> Option<&Link> {
         self.links.get(&index)
+    }
+
+    /// Whether one of the box's own links has this MAC.
+    pub(super) fn has_mac(&self, mac: Mac) -> bool {
+        self.links.values().any(|link| link.mac == Some(mac))
+    }
+
+    /// Where this address stands on a link, whatever its prefix length.
+    pub(super) fn place_of(&self, index: IfIndex, ip: IpAddr) -> Option<Place> {
+        let all = (index, Prefix { ip, len: 0 })..=(index, Prefix { ip, len: u8::MAX });
+        self.addresses.range(all).next().map(|(place, _)| *place)
     }
 
     pub(super) fn by_name(&self, name: &IfName) -> Option<&Link> {

@@ -27,6 +27,7 @@ pub(crate) mod testing;
 mod tests;
 mod time;
 mod turn;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -40,6 +41,7 @@ use links::Links;
 use notice::{LimitKey, Notice};
 use ports::Ports;
 use router::{Effect, Input, Reason};
+use witness::Watches;
 
 pub use entry::{Counters, RouterId};
 pub use event::{Action, Actions, Event, Farewell, Inbox, Via};
@@ -107,6 +109,7 @@ pub struct Node {
     timers: BTreeSet<(Instant, Timer, RouterId)>,
     claims: Claims,
     announcer: Announcer,
+    watches: Watches,
     limits: BTreeMap<LimitKey, Instant>,
     /// Taken out and put back by every call, so that nothing is allocated in the steady state.
     effects: Vec<Effect>,
@@ -137,6 +140,7 @@ impl Node {
             timers: BTreeSet::new(),
             claims: Claims::default(),
             announcer: Announcer::default(),
+            watches: Watches::default(),
             limits: BTreeMap::new(),
             effects: Vec::new(),
         }
@@ -159,11 +163,13 @@ impl Node {
             Event::Applied(results) => self.applied(now, &results, out),
             Event::Opened { port, result } => {
                 self.ports.opened(now, port, result);
+                self.watches.forget(port);
                 self.evaluate_port(now, port, out);
             }
             Event::SendFailed { index, errno, count, adverts } => {
                 self.send_failed(now, index, (errno, count), &adverts, out);
             }
+            Event::Claimed { index, ip, mac } => self.claimed(now, index, ip, mac, out),
             Event::Config(config) => match self.phase {
                 Phase::Reading | Phase::Cleaning => self.config = Some(config),
                 Phase::Running => self.apply_config(now, config, out),
@@ -232,6 +238,7 @@ impl Node {
         while let Some(ops) = self.claims.next_chunk(now, &self.links) {
             out.kernel.push(Action::Apply(ops));
         }
+        self.watch(out);
     }
 
     fn fire_timers(&mut self, now: Instant, heard_all: bool, out: &mut Actions) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::kernel::Errno;
 use super::router::Reason;
 use crate::config::{IfName, Prefix, RouterName};
-use crate::wire::Family;
 use crate::wire::vrrp::{Centis, Discard, Version};
+use crate::wire::{Family, Mac};
 
 /// How loud a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,6 +137,17 @@ pub enum Notice {
         /// How many are held without being advertised.
         count: usize,
     },
+    /// Another says that a VIP of an active router is his.
+    AddressConflict {
+        /// Whose.
+        router: RouterName,
+        /// Which.
+        address: IpAddr,
+        /// The interface's MAC.
+        ours: Option<Mac>,
+        /// Where the other says it is.
+        theirs: Mac,
+    },
     /// Packets could not be sent.
     SendFailed {
         /// Where.
@@ -209,7 +220,8 @@ impl Notice {
     #[must_use]
     pub const fn level(&self) -> Level {
         match self {
-            Self::AddressFailed { .. }
+            Self::AddressConflict { .. }
+            | Self::AddressFailed { .. }
             | Self::DumpFailed { .. }
             | Self::Misconfigured { .. }
             | Self::SendFailed { .. } => Level::Error,
@@ -242,6 +254,7 @@ impl Notice {
             Self::Restoring { router, .. } => of_router(6, router),
             Self::Overslept { router, .. } => of_router(7, router),
             Self::SendFailed { interface, .. } => of_interface(8, interface),
+            Self::AddressConflict { router, .. } => of_router(12, router),
             Self::AddressFailed { .. } => Some((9, String::new())),
             Self::Overrun => Some((10, String::new())),
             Self::DumpFailed { .. } => Some((11, String::new())),
@@ -329,6 +342,9 @@ impl fmt::Display for Notice {
                 "({router}) {count} VIP(s) do not fit into an advert: held, but not advertised; \
                  move them to vips_excluded or to another router"
             ),
+            Self::AddressConflict { router, address, ours, theirs } => {
+                write!(f, "({router}) {}", Conflict { address, ours: *ours, theirs: *theirs })
+            }
             Self::SendFailed { interface, errno, count } => {
                 write!(f, "{interface}: {count} packet(s) not sent: {errno}")
             }
@@ -340,6 +356,24 @@ impl fmt::Display for Notice {
             }
             Self::Stopping => f.write_str("giving up all routers"),
         }
+    }
+}
+
+/// Two who have one address, in words.
+pub(super) struct Conflict<'a> {
+    pub(super) address: &'a IpAddr,
+    pub(super) ours: Option<Mac>,
+    pub(super) theirs: Mac,
+}
+
+impl fmt::Display for Conflict<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, ours, theirs } = self;
+        write!(f, "{theirs} says that {address} is there as well")?;
+        if let Some(ours) = ours {
+            write!(f, ", which is at {ours} here")?;
+        }
+        f.write_str(": two hosts have it; find that one and take it away there")
     }
 }
 

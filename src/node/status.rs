@@ -1,14 +1,19 @@
 //! What the node shows of itself: for operators, the control socket and metrics.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::entry::{Counters, Entry, Misconfigured};
+use super::notice::Conflict;
 use super::router::{State, Waiting};
 use super::{Dump, Instant, Node, Phase};
 use crate::config::RouterName;
 use crate::wire::vrrp::SumForm;
+
+/// How long another's claim to a VIP is shown.
+const RIVAL_SHOWN: Duration = Duration::from_secs(60);
 
 /// Everything that one node shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,7 +51,8 @@ pub struct RouterStatus {
     pub not_ready: Option<String>,
     /// A backup that will not take over: which misconfigured advert it heard.
     pub held_back: Option<String>,
-    /// Beside the active router that it knows, or is, there is one that is configured otherwise.
+    /// Beside the active router that it knows, or is, there is one that is configured otherwise,
+    /// or another host says that it has one of its VIPs.
     pub conflict: Option<String>,
     /// 1 to 255.
     pub priority: u8,
@@ -183,10 +189,15 @@ impl Node {
         let tell = |Misconfigured { src, mismatch, .. }: Misconfigured| {
             format!("{src} advertises this router's addresses {mismatch}; {}", mismatch.way_out())
         };
+        let claimed = || {
+            let rival = entry.rival.filter(|rival| now.since(rival.at) < RIVAL_SHOWN)?;
+            let ours = entry.link.and_then(|index| self.links.link(index)?.mac);
+            Some(Conflict { address: &rival.address, ours, theirs: rival.mac }.to_string())
+        };
         let (held_back, conflict) = match entry.misconfigured {
             Some(other) if guarded => (Some(tell(other)), None),
             Some(other) if now < other.until => (None, Some(tell(other))),
-            Some(_) | None => (None, None),
+            Some(_) | None => (None, claimed()),
         };
         RouterStatus {
             name: config.name.to_string(),

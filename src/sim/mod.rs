@@ -380,6 +380,8 @@ impl World {
                     let result = if there { Ok(()) } else { Err(Errno(19)) };
                     Event::Opened { port: *port, result }
                 }
+                // Nobody else claims an address here.
+                Action::Watch { .. } => continue,
                 Action::Close(port) => {
                     process.open.remove(port);
                     continue;

@@ -1,4 +1,5 @@
-//! Unsolicited neighbour advertisements: tell a LAN which MAC address an IPv6 address is at.
+//! Neighbour advertisements: tell a LAN which MAC address an IPv6 address is at, and hear who
+//! else says so.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -54,9 +55,52 @@ pub fn unsolicited_na(mac: Mac, src: Ipv6Addr, target: Ipv6Addr, out: &mut Vec<u
     out.extend(option);
 }
 
+/// What a Neighbor Advertisement, as an ICMPv6 message, says: at which MAC address its target is.
+/// `None` for anything else, and without that option (RFC 4861 §4.4).
+#[must_use]
+pub fn claim(message: &[u8]) -> Option<(Ipv6Addr, Mac)> {
+    let (head, rest) = message.split_first_chunk::<8>()?;
+    let (target, mut options) = rest.split_first_chunk::<16>()?;
+    if !matches!(head, [136, 0, ..]) {
+        return None;
+    }
+    // Each begins with its type and its length in units of 8 bytes.
+    while let Some((&[kind, units], _)) = options.split_first_chunk::<2>() {
+        let option = options.get(..usize::from(units) * 8).filter(|option| !option.is_empty())?;
+        if let (2, [_, _, mac @ ..]) = (kind, option)
+            && let Ok(mac) = mac.try_into()
+        {
+            return Some((Ipv6Addr::from(*target), Mac(mac)));
+        }
+        options = options.get(option.len()..)?;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_advertisement_tells_where_its_target_is() {
+        let (mac, ip) = (Mac([2, 0, 0, 0, 0, 7]), "2001:db8::1".parse().unwrap());
+        let mut frame = Vec::new();
+        unsolicited_na(mac, "fe80::c8".parse().unwrap(), ip, &mut frame);
+        let message = frame.split_off(14 + ip::IPV6_HEADER);
+        assert_eq!(claim(&message), Some((ip, mac)));
+        // Another option before it is passed over, whatever its length says is believed.
+        let nonce = [14, 1, 0, 0, 0, 0, 0, 0];
+        let longer = [&message[..24], &nonce, &message[24..]].concat();
+        assert_eq!(claim(&longer), Some((ip, mac)));
+        for (at, byte) in [(0, 135), (1, 1), (24, 1), (25, 0), (25, 2)] {
+            let mut other = message.clone();
+            other[at] = byte;
+            assert_eq!(claim(&other), None, "byte {at}");
+        }
+        for length in 0..message.len() {
+            assert_eq!(claim(&message[..length]), None);
+        }
+    }
 
     #[test]
     fn an_unsolicited_na_has_router_and_override_and_its_link_layer_address() {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
+pub mod capture;
 pub mod listener;
 pub mod peer;
 pub mod proxy;
@@ -21,7 +22,7 @@ use havip::daemon::socket;
 use havip::linux::netlink::Requests;
 use havip::linux::{Pinger, clock, die_with_parent, netns, terminate};
 use havip::node::kernel::Snapshot;
-use havip::wire::IfIndex;
+use havip::wire::{IfIndex, Mac};
 
 /// Longer than anything that is waited for takes; only a failing test waits as long.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -198,6 +199,12 @@ impl Lan {
     /// Plugs a host's cable in or out.
     pub fn plug(&mut self, host: &Host, plugged: bool) {
         self.requests.set_up(host.port, plugged).unwrap();
+    }
+
+    /// The MAC of the far end of a host's cable, and what the host's own `eth0` has.
+    pub fn mac(&self, host: &Host) -> Mac {
+        let links = host.snapshot().links;
+        links.iter().find(|link| link.name.as_str() == "eth0").and_then(|link| link.mac).unwrap()
     }
 
     /// Deletes a host's `eth0`.

@@ -1,0 +1,109 @@
+//! What a LAN has seen: every frame that reaches a host that belongs to nobody.
+
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use havip::linux::clock;
+use havip::node::Instant;
+use havip::wire::ip::parse_ipv4;
+use havip::wire::vrrp::Packet;
+use havip::wire::{Mac, arp, ndp};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Host;
+
+/// ETH_P_ALL, as the kernel wants it.
+const ALL: i32 = 0x0003_u16.to_be() as i32;
+
+/// What a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A VRRP advert over IPv4.
+    Advert { vrid: u8, priority: u8 },
+    /// By ARP or a neighbour advertisement: this address is at the sender.
+    Claim(IpAddr),
+}
+
+/// A frame that was seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub at: Instant,
+    /// Its Ethernet source.
+    pub from: Mac,
+    pub what: What,
+}
+
+/// Sees what is sent to all or to the groups of a LAN, from now on.
+pub struct Capture {
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Capture {
+    pub fn on(host: &Host) -> Self {
+        let mut socket = host
+            .within(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL))).unwrap());
+        socket.set_recv_buffer_size(4 << 20).unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&seen);
+        // Ends with the test's process.
+        thread::spawn(move || {
+            let mut frame = [0; 2048];
+            while let Ok(length @ 1..) = socket.read(&mut frame) {
+                if let Some((from, what)) = parse(&frame[..length]) {
+                    theirs.lock().unwrap().push(Seen { at: clock::now(), from, what });
+                }
+            }
+        });
+        Self { seen }
+    }
+
+    /// Everything since the beginning, or since the last [`Self::forget`].
+    pub fn all(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Forgets everything.
+    pub fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
+    /// Whether `from` sent an advert.
+    pub fn has_advert(&self, from: Mac) -> bool {
+        let is_advert = |seen: &Seen| matches!(seen.what, What::Advert { .. });
+        self.all().iter().any(|seen| seen.from == from && is_advert(seen))
+    }
+
+    /// How often `from` sent priority 0.
+    pub fn farewells(&self, from: Mac) -> usize {
+        let farewell = |seen: &&Seen| matches!(seen.what, What::Advert { priority: 0, .. });
+        self.all().iter().filter(|seen| seen.from == from).filter(farewell).count()
+    }
+
+    /// Whether `from` announced an address.
+    pub fn has_claim(&self, from: Mac, ip: &str) -> bool {
+        let claim = What::Claim(ip.parse().unwrap());
+        self.all().iter().any(|seen| seen.from == from && seen.what == claim)
+    }
+}
+
+fn parse(frame: &[u8]) -> Option<(Mac, What)> {
+    let from = Mac(frame.get(6..12)?.try_into().ok()?);
+    let message = frame.get(14..)?;
+    let what = match u16::from_be_bytes(frame.get(12..14)?.try_into().ok()?) {
+        arp::ETHERTYPE => What::Claim(arp::claim(message)?.0.into()),
+        // Next header ICMPv6.
+        ndp::ETHERTYPE if message.get(6) == Some(&58) => {
+            let target: Ipv6Addr = ndp::claim(message.get(40..)?)?.0;
+            What::Claim(target.into())
+        }
+        0x0800 if message.get(9) == Some(&112) => {
+            let (meta, bytes) = parse_ipv4(message).ok()?;
+            let advert = Packet::new(bytes).ok()?.check(&meta).ok()?;
+            What::Advert { vrid: advert.vrid.number(), priority: advert.priority }
+        }
+        _ => return None,
+    };
+    Some((from, what))
+}

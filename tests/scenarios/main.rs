@@ -1,0 +1,50 @@
+//! What goes wrong with virtual addresses in the field, played on a real LAN: real daemons, real
+//! kernels, and a host that captures what they send. Each test is named after what happens.
+
+#![cfg(feature = "daemon")]
+
+#[macro_use]
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod addresses;
+mod cables;
+mod pauses;
+
+use std::process::Command;
+
+use lab::{Daemon, Host, wait};
+use serde_json::Value;
+
+/// The one VIP of most scenarios.
+const VIP: &str = "192.0.2.100";
+
+/// A daemon with router 51, an advert each tenth of a second, and these keys beside.
+fn start(host: &Host, priority: u8, more: &str) -> Daemon {
+    let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1\npriority = {priority}\n{more}");
+    host.daemon(&host.router("51", &keys))
+}
+
+/// What the status shows of its first router.
+fn router(daemon: &Daemon) -> Value {
+    daemon.status()["vrrp"]["routers"][0].clone()
+}
+
+fn counter(daemon: &Daemon, name: &str) -> u64 {
+    router(daemon)["counters"][name].as_u64().unwrap_or_else(|| panic!("no counter {name}"))
+}
+
+/// Waits until a peer has advertised something to a backup, or a backup's answers.
+fn wait_heard(daemon: &Daemon) {
+    wait("it hears its peer", || counter(daemon, "adverts_received") > 2);
+}
+
+/// Sets rules of nftables on a host: each a whole command.
+fn nft(host: &Host, rules: &[&str]) {
+    host.within(|| {
+        for rule in rules {
+            let status = Command::new("nft").args(rule.split(' ')).status().unwrap();
+            assert!(status.success(), "nft {rule}");
+        }
+    });
+}
