@@ -38,9 +38,10 @@ fuzz: ## every parser for FUZZ_SECONDS=300 each
 	@.ci/setup build
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
-bench: ## havip beside keepalived, and beside a busy etcd, each in one run; as root
+bench: ## failover and many routers beside keepalived, and a busy etcd, each in one run; as root
 	@.ci/setup test
 	@tests/lab/fetch keepalived
+	cargo bench --locked --bench failover
 	cargo bench --locked --bench routers
 	cargo bench --locked --bench store
 

@@ -35,7 +35,7 @@ use havip::wire::Family;
 use havip::wire::ip::parse_ipv4;
 use havip::wire::vrrp::Packet;
 use lab::{Daemon, Host, Lan, wait};
-use measure::{cpu, memory, pass};
+use measure::{Arguments, cpu, memory, pass};
 
 const ROUTERS: usize = 64;
 
@@ -214,13 +214,10 @@ impl Site<'_> {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let given: BTreeMap<&str, &str> =
-        arguments.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
-    let value = |name, default| given.get(name).copied().unwrap_or(default);
-    let keys: usize = value("--keys", "100000").parse().expect("--keys: a number");
-    let seconds = value("--seconds", "60").parse().expect("--seconds: a number");
-    let version = if value("--version", "3.5") == "3.4" { "3.4" } else { "3.5" };
+    let arguments = Arguments::read();
+    let keys: usize = arguments.value("--keys", "100000").parse().expect("--keys: a number");
+    let seconds = arguments.value("--seconds", "60").parse().expect("--seconds: a number");
+    let version = if arguments.value("--version", "3.5") == "3.4" { "3.4" } else { "3.5" };
     netns::unshare_net().expect("this needs root");
     let mut lan = Lan::new();
     let address = lan.address();

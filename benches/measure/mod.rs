@@ -1,9 +1,29 @@
 //! What measuring a process needs.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
+use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use havip::linux::clock;
+use havip::linux::{clock, rt};
+
+/// What follows the benchmark's name on the command line: `--name value`.
+pub(crate) struct Arguments(BTreeMap<String, String>);
+
+impl Arguments {
+    pub(crate) fn read() -> Self {
+        let all: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+        Self(all.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+    }
+
+    pub(crate) fn value<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        self.0.get(name).map_or(default, String::as_str)
+    }
+}
 
 /// Nanoseconds of CPU of all threads.
 pub(crate) fn cpu(processes: &[u32]) -> u64 {
@@ -31,5 +51,37 @@ pub(crate) fn pass(time: Duration) {
     let end = clock::now() + time;
     while clock::now() < end {
         std::thread::park_timeout(end.since(clock::now()));
+    }
+}
+
+/// Watches for moments in which the machine ran nothing of ours, at any priority.
+pub(crate) struct Stalls {
+    ends: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Stalls {
+    const STEP: Duration = Duration::from_millis(1);
+
+    pub(crate) fn watch() -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&ends);
+        let thread = std::thread::spawn(move || {
+            let _ = rt::realtime(90);
+            let mut longest = Duration::ZERO;
+            while !theirs.load(Ordering::Relaxed) {
+                let before = clock::now();
+                std::thread::park_timeout(Self::STEP);
+                longest = longest.max(clock::now().since(before).saturating_sub(Self::STEP));
+            }
+            longest
+        });
+        Self { ends, thread }
+    }
+
+    /// The longest one until now; ends the watch.
+    pub(crate) fn longest(self) -> Duration {
+        self.ends.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it does not panic")
     }
 }
