@@ -83,15 +83,7 @@ pub async fn serve(
         let (asks, clients) = (asks.clone(), Arc::clone(&clients));
         executor
             .spawn(async move {
-                let service = service_fn(|request| answer(request, asks.clone()));
-                let serve = async {
-                    // A client that breaks off is its own matter.
-                    let _ = http1::Builder::new()
-                        .keep_alive(false)
-                        .serve_connection(FuturesIo::new(stream), service)
-                        .await;
-                };
-                smol::future::or(serve, async {
+                smol::future::or(client(stream, asks), async {
                     Timer::after(CLIENT_TIME).await;
                 })
                 .await;
@@ -99,6 +91,15 @@ pub async fn serve(
             })
             .detach();
     }
+}
+
+/// Serves one client: one question, one answer.
+pub async fn client(stream: Async<UnixStream>, asks: Sender<Ask>) {
+    let service = service_fn(|request| answer(request, asks.clone()));
+    let connection =
+        http1::Builder::new().keep_alive(false).serve_connection(FuturesIo::new(stream), service);
+    // A client that breaks off is its own matter.
+    let _ = connection.await;
 }
 
 async fn answer(

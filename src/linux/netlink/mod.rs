@@ -12,5 +12,6 @@ mod routes;
 mod socket;
 
 pub use notifications::Notifications;
+pub use parse::{Malformed, changes};
 pub use requests::Requests;
 pub use routes::default_gateways;

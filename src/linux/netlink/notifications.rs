@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::parse::{self, Messages};
+use super::parse;
 use super::socket::Socket;
 use crate::linux::sys;
 use crate::node::kernel::Change;
@@ -69,8 +69,8 @@ impl Notifications {
             }
             self.overrun |= datagram.truncated;
             let bytes = self.buffer.get(..datagram.length).unwrap_or_default();
-            for message in Messages::new(bytes) {
-                match message.and_then(|message| parse::change(&message)) {
+            for change in parse::changes(bytes) {
+                match change {
                     Ok(Some(change)) => out.push(change),
                     Ok(None) => {}
                     Err(_) => self.overrun = true,

@@ -36,7 +36,7 @@ pub(super) struct Message<'a> {
 
 /// Bytes that are not what rtnetlink has there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) &'static str);
+pub struct Malformed(pub(super) &'static str);
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,6 +105,12 @@ pub(super) fn ip(bytes: &[u8]) -> Option<IpAddr> {
         16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
         _ => None,
     }
+}
+
+/// The changes that the messages of one datagram report; `None` for a message that is not about
+/// links or IP addresses. Ends after the first that is malformed in its length.
+pub fn changes(datagram: &[u8]) -> impl Iterator<Item = Result<Option<Change>, Malformed>> {
+    Messages::new(datagram).map(|message| change(&message?))
 }
 
 /// The change that a message reports, or that a line of a dump amounts to; `None` for what is not
