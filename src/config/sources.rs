@@ -130,8 +130,9 @@ impl Sources {
     ) -> Arc<Config> {
         let mut since = self.vanished;
         if let Some(last) = last {
-            // What ran before this daemon counts where the store does not go on from there.
-            if self.store.is_none() && (is_other || last.header.held.is_some()) {
+            // What ran before this daemon counts, as if it had never ended: what vanished or was
+            // spoiled meanwhile is no more of an order than it would have been then.
+            if self.store.is_none() {
                 self.store = Some(last.tree);
                 self.rebuild(facts);
             }
