@@ -24,7 +24,7 @@ pub struct Local {
     /// What is odd in it without being wrong.
     pub problems: Vec<Problem>,
     /// Whether there is such a file.
-    pub(crate) is_there: bool,
+    pub is_there: bool,
 }
 
 impl Local {

@@ -18,6 +18,7 @@ pub mod notice;
 mod observe;
 mod packet;
 mod ports;
+pub mod record;
 pub mod router;
 mod status;
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub(super) struct Gateway {
     last: Option<Snapshot>,
     noted: Option<Tree>,
     known: Option<(u64, i64)>,
-    entries: Option<BTreeMap<Vec<u8>, (Vec<u8>, i64)>>,
+    entries: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
     is_from_etcd: bool,
     pub(super) is_first: bool,
     /// The start waits for the store.
@@ -74,7 +74,7 @@ impl Gateway {
             known: last.as_ref().map(|last| (last.header.cluster_id, last.header.revision)),
             noted: last.as_ref().map(|last| last.tree.clone()),
             last,
-            entries: None,
+            entries: BTreeMap::new(),
             is_from_etcd: false,
             is_first: true,
             is_waiting: true,
@@ -98,12 +98,12 @@ impl Gateway {
             .entries()
             .map(|(key, value, at)| (key.to_owned(), (value.to_owned(), at)))
             .collect();
-        let before = self.entries.as_ref();
-        let known_key = |key: &[u8]| before?.get(key).map(|(_, at)| *at);
+        let before = std::mem::take(&mut self.entries);
+        let known_key = |key: &[u8]| before.get(key).map(|(_, at)| *at);
         let keys = entries.iter().map(|(key, (_, at))| (key.as_slice(), *at));
         let is_other = is_other_store(self.known, known_key, etcd.at(), keys);
-        let same = before == Some(&entries);
-        self.entries = Some(entries);
+        let same = before == entries;
+        self.entries = entries;
         self.known = Some(etcd.at());
         let is_first = std::mem::take(&mut self.is_first);
         if same && !is_other && self.is_from_etcd {

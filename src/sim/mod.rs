@@ -28,6 +28,7 @@ pub use seen::{Heard, Said, Turn};
 
 use crate::config::{Config, NodeName, Prefix};
 use crate::node::kernel::{Change, Errno, Op, Port, Verb};
+use crate::node::record::{self, Recording};
 use crate::node::{Action, Actions, Event, Host, Inbox, Instant, Node, Via, turn};
 use crate::wire::ip::parse_ipv4;
 use crate::wire::vrrp::{RxMeta, group};
@@ -141,6 +142,8 @@ pub struct World {
     lan: Lan,
     /// The datastore of the machines that follow one.
     pub etcd: Etcd,
+    /// A machine whose daemon is recorded, and the record so far.
+    record: Option<(usize, u64, Vec<u8>)>,
     /// What happened since the last look at the world.
     pub turns: Vec<Turn>,
     trace: u64,
@@ -166,6 +169,7 @@ impl World {
             lan: Lan::default(),
             etcd: Etcd::default(),
             turns: Vec::new(),
+            record: None,
             trace: 0xcbf2_9ce4_8422_2325,
             adverts: Vec::new(),
             announced: BTreeMap::new(),
@@ -464,6 +468,17 @@ impl World {
         self.trace
     }
 
+    /// Records a machine's daemon, which has had no turn yet.
+    pub fn record(&mut self, machine: usize) {
+        self.record = Some((machine, self.lives[machine], record::MAGIC.to_vec()));
+    }
+
+    /// What was recorded.
+    #[must_use]
+    pub fn recorded(&self) -> &[u8] {
+        self.record.as_ref().map_or(&[], |(.., record)| record)
+    }
+
     /// Random numbers from the world's seed.
     pub const fn rng(&mut self) -> &mut Rng {
         &mut self.rng
@@ -631,8 +646,16 @@ impl World {
         let mut seen = Turn::new(number, self.lives[number], self.now);
         seen.added = std::mem::take(added);
         let notes = notes.drain(..ready).map(|(_, change)| change).collect();
+        let at = (number, self.lives[number]);
         let mut host = SimHost { now, notes, queue, packets, seen: &mut seen };
-        turn(node, &mut host, inbox, actions);
+        match &mut self.record {
+            Some((machine, life, record)) if (*machine, *life) == at => {
+                let mut recording = Recording::new(&mut host);
+                turn(node, &mut recording, inbox, actions);
+                record.extend(recording.frame());
+            }
+            Some(_) | None => turn(node, &mut host, inbox, actions),
+        }
         seen.notices.extend(actions.notices.iter().cloned());
         let stopped = process.node.is_stopped();
         self.carry_out(number, &mut process, &mut seen);

@@ -8,6 +8,7 @@
 mod coverage;
 mod faults;
 mod invariants;
+mod replay;
 mod scenarios;
 mod schedules;
 mod site;
