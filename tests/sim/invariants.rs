@@ -400,7 +400,9 @@ impl Watch {
                 let bound = one.advert_interval.max(other.advert_interval).duration() + SETTLED;
                 let calm =
                     Self::calm(&self.disturbed, *a, now).min(Self::calm(&self.disturbed, *b, now));
-                if now.since(since).min(calm) > bound {
+                // Whose interface went unheard of hears nobody until it has read the kernel again.
+                let knows = [a, b].iter().all(|of| Self::calm(&self.deaf, **of, now) > RECOVERED);
+                if knows && now.since(since).min(calm) > bound {
                     return Err(format!("({name}) is active on {a} and {b} since {since:?}"));
                 }
                 together.insert(key, since);
