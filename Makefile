@@ -1,7 +1,7 @@
 # `make` lists what there is. What a target needs and the machine lacks is installed first, by
 # .ci/setup: Debian's apt, with sudo where needed, no service started.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build release check fuzz bench soak cross ci
+.PHONY: help demo test build release check fuzz bench soak soak-sim cross ci
 
 FUZZ_SECONDS ?= 300
 SOAK_SECONDS ?= 3600
@@ -10,7 +10,7 @@ SOAK_SEED ?= 1
 TARGETS ?= $(basename $(notdir $(wildcard cross/targets/*.env)))
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## a virtual IP changes hands on a network inside this machine
 	@.ci/setup build
@@ -50,6 +50,12 @@ soak: ## random faults of an etcd cluster for SOAK_SECONDS=3600, from SOAK_SEED=
 	@tests/lab/fetch etcd-3.5
 	HAVIP_SOAK_SECONDS=$(SOAK_SECONDS) HAVIP_SEED=$(SOAK_SEED) \
 		cargo test --locked --test etcd_faults -- --nocapture a_storm_of_faults_by_chance::etcd_3_5
+
+soak-sim: ## schedules of faults in the simulator for SOAK_SECONDS=3600, from SOAK_SEED=1
+	@.ci/setup build
+	HAVIP_SECONDS=$(SOAK_SECONDS) HAVIP_SEED=$(SOAK_SEED) CARGO_PROFILE_TEST_OPT_LEVEL=2 \
+		cargo test --locked --no-default-features --features sim --test sim \
+		-- --nocapture schedules::a_run
 
 cross: ## static binaries in dist/, for TARGETS="x86_64 aarch64 armv7"
 	@.ci/setup cross

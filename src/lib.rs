@@ -10,7 +10,7 @@
 //! - `linux`: the kernel: netlink, sockets, clock, signals; the only `unsafe`.
 //! - `daemon`: the threads and loops that join them; the control socket.
 //! - `cli`: one file a sub-command.
-//! - `sim`: a virtual LAN, kernel and clock for the same node code.
+//! - `sim`: a virtual LAN, kernel, store and clock for the same node code.
 //!
 //! [`wire`], [`config`] and [`node`] do no IO and read no clock.
 

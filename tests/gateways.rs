@@ -9,6 +9,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use havip::node::notice::Notice;
+use havip::node::record::{End, replay};
 use lab::{Daemon, Host, Lan, ip, wait};
 
 const VIP: &str = "192.0.2.100";
@@ -48,6 +50,40 @@ isolated! {
         second.wait_for("backup");
         wait("it moved back", || a.has(VIP) && !b.has(VIP));
         wait("the VIP answers", || client.reaches(VIP));
+    }
+}
+
+isolated! {
+    fn a_record_of_a_daemon_comes_out_as_it_was_and_is_its_owner_s_alone() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let tape = a.folder().join("tape");
+        let flags = ["--record", tape.to_str().unwrap()];
+        let mut first = a.daemon_with(&flags, &[], &a.config(&a.router("51", &keys(200))));
+        first.wait_for("active");
+        let second = start(&b, 100);
+        second.wait_for("backup");
+        lan.plug(&a, false);
+        second.wait_for("active");
+        lan.plug(&a, true);
+        first.wait_for("active");
+        assert_eq!(first.stop().code(), Some(0));
+        let mode = fs::metadata(&tape).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mut transitions = 0;
+        let mut end = None;
+        wait("the record's end is written", || {
+            transitions = 0;
+            let replayed = replay(&fs::read(&tape).unwrap(), |_, _, actions| {
+                let is_one = |notice: &&Notice| matches!(notice, Notice::Transition { .. });
+                transitions += actions.notices.iter().filter(is_one).count();
+            });
+            end = replayed.unwrap().end;
+            end.is_some()
+        });
+        assert_eq!(end, Some(End::Stopped));
+        // Backup and active, without carrier, backup and active, stopped.
+        assert_eq!(transitions, 6);
     }
 }
 

@@ -1,6 +1,8 @@
 //! `havip run`: the daemon.
 
-use super::flags::{Command, Given};
+use std::path::Path;
+
+use super::flags::{Command, Flag, Given};
 use super::{CONFIG_FLAG, Exit, complain, config_path, exit_of};
 #[cfg(feature = "etcd")]
 use crate::daemon::access::environment;
@@ -8,6 +10,13 @@ use crate::daemon::access::environment;
 use crate::daemon::sources::LoadError;
 use crate::daemon::sources::Local;
 use crate::daemon::{self, Error};
+
+const RECORD_FLAG: Flag = Flag {
+    long: "record",
+    short: None,
+    value: Some("FILE"),
+    help: "Write all that the node decides by to a new FILE, 256 MiB at most; passwords too.",
+};
 
 pub(super) const COMMAND: Command = Command {
     name: "run",
@@ -19,7 +28,7 @@ Logs to standard error.
 SIGTERM or SIGINT: sends priority 0, takes the VIPs away, ends with 0.
 SIGHUP: reads the local file again; one with a mistake in it changes nothing.",
     argument: None,
-    flags: &[CONFIG_FLAG],
+    flags: &[CONFIG_FLAG, RECORD_FLAG],
     run,
 };
 
@@ -43,7 +52,7 @@ fn run(given: &Given) -> Exit {
         }
         return Exit::Config;
     }
-    match daemon::run(local) {
+    match daemon::run(local, given.value("record").map(Path::new)) {
         Ok(()) => Exit::Done,
         Err(error) => {
             complain(&error.to_string());

@@ -15,6 +15,8 @@ mod model;
 mod policy;
 mod problem;
 mod settings;
+pub mod snapshot;
+pub mod sources;
 mod tree;
 mod unknown;
 mod value;

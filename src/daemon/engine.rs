@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::channel::{Bell, Ringer};
 use super::kernel::{Answer, Job, Sockets};
+use super::record::Tape;
 use super::will::Will;
 use crate::config::Config;
 use crate::linux::netlink::Notifications;
@@ -18,6 +19,7 @@ use crate::linux::signals::{Signal, SignalFd};
 use crate::linux::{MAX_SEND, Poll, RecvBatch, clock, errno};
 use crate::node::kernel::{Change, Errno, Port};
 use crate::node::notice::Notice;
+use crate::node::record::Recording;
 use crate::node::{
     Action, Actions, Event, Host, Inbox, Instant, Node, NodeStatus, RouterId, RouterState, Via,
     turn,
@@ -87,6 +89,8 @@ pub(super) struct Wiring {
     pub(super) control: Ringer,
     /// What another process would do if this one died.
     pub(super) will: Will,
+    /// What enters the node is written down there.
+    pub(super) tape: Option<Tape>,
     /// Notices that found the queue full.
     pub(super) notices_lost: Arc<AtomicU64>,
 }
@@ -164,7 +168,14 @@ impl Engine {
         let mut actions = Actions::default();
         while !node.is_stopped() {
             self.wait(node.next_deadline())?;
-            turn(node, self, &mut inbox, &mut actions);
+            let Some(tape) = self.wiring.tape.take() else {
+                turn(node, self, &mut inbox, &mut actions);
+                continue;
+            };
+            let mut recording = Recording::new(self);
+            turn(node, &mut recording, &mut inbox, &mut actions);
+            let frame = recording.frame();
+            self.wiring.tape = tape.take(frame).then_some(tape);
         }
         Ok(())
     }

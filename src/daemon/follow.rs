@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 
 use super::access::Access;
 use super::status::StoreStatus;
+use crate::config::sources::is_other_store;
 use crate::config::{Config, NodeName, RouterName};
 use crate::linux::clock;
 use crate::node::Instant;
 use crate::store::mailbox::{Receiver, Sender, mailbox};
 use crate::store::report::{self, Report, ReportedRouter};
 use crate::store::snapshot::Header;
-use crate::store::{Demand, Entry, Options, State, StoreEvent};
+use crate::store::{Demand, Options, State, StoreEvent};
 use crate::wire::Mac;
 
 /// Different failures that are logged between two connections.
@@ -197,15 +198,14 @@ impl Follow {
     /// Whether a state cannot have come from the one that is known: a store that was set up
     /// anew, or restored from a backup, perhaps with newer changes on top.
     fn is_other_store(&self, state: &State) -> bool {
-        let other = self.known.is_some_and(|(cluster_id, revision)| {
-            cluster_id != state.cluster_id || state.revision < revision
-        });
-        let Some(before) = &self.state else { return other };
-        let older = |entry: &Entry| {
-            let at = before.entries.binary_search_by(|known| known.key.cmp(&entry.key));
-            at.is_ok_and(|at| before.entries[at].mod_revision > entry.mod_revision)
+        let before = self.state.as_ref();
+        let known_key = |key: &[u8]| {
+            let before = &before?.entries;
+            let at = before.binary_search_by(|known| known.key.as_slice().cmp(key)).ok()?;
+            before.get(at).map(|known| known.mod_revision)
         };
-        other || state.entries.iter().any(older)
+        let keys = state.entries.iter().map(|entry| (entry.key.as_slice(), entry.mod_revision));
+        is_other_store(self.known, known_key, (state.cluster_id, state.revision), keys)
     }
 
     /// The newest state.

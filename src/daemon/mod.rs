@@ -17,6 +17,7 @@ mod keep;
 mod kernel;
 mod ledger;
 pub mod log;
+mod record;
 pub mod socket;
 pub mod sources;
 pub mod status;
@@ -27,6 +28,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
@@ -41,9 +43,11 @@ use crate::linux::signals::{self, Signal, SignalFd};
 use crate::linux::{hostname, rt};
 use crate::node::Node;
 use crate::node::kernel::Snapshot;
+use crate::node::record::remembered;
 use identity::Identity;
 use kernel::JOBS_MAX;
 use ledger::Ledger;
+use record::Tape;
 use sources::{Local, Sources};
 use will::Will;
 
@@ -84,11 +88,12 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> Error {
     move |error| Error::System(doing, error)
 }
 
-/// Runs the daemon until SIGTERM or SIGINT; returns when every address is given up.
+/// Runs the daemon until SIGTERM or SIGINT; returns when every address is given up. `record` names
+/// a file for everything that enters the node.
 ///
 /// # Errors
 /// It could not start, or something that nothing works without broke.
-pub fn run(local: Local) -> Result<(), Error> {
+pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     signals::block().map_err(system("blocking signals"))?;
     // Here, before the first thread, this binary can execute itself once more as the guard that
     // carries out the will.
@@ -116,8 +121,13 @@ pub fn run(local: Local) -> Result<(), Error> {
     let gateways = default_gateways().unwrap_or_default();
     let identity = Identity::of(&snapshot, gateways, &settings.tunnel_interface, &left);
     let mut core = Node::new();
+    let (tape, writer) =
+        record.map(Tape::open).transpose().map_err(system("making the record"))?.unzip();
     for (index, prefix) in leftovers.places {
         core.remember(index, prefix);
+        if let Some(tape) = &tape {
+            tape.take(remembered(index, prefix));
+        }
     }
 
     let (request_sender, request_receiver) = sync_channel(REQUESTS_MAX);
@@ -153,6 +163,7 @@ pub fn run(local: Local) -> Result<(), Error> {
         reports: report_sender,
         control: control_ringer,
         will,
+        tape,
         notices_lost: Arc::clone(&notices_lost),
     };
     let (started_sender, started) = sync_channel(1);
@@ -190,7 +201,12 @@ pub fn run(local: Local) -> Result<(), Error> {
     let control = control::Control::new(&EXECUTOR, control, sources, identity, warnings);
     smol::block_on(EXECUTOR.run(control.run(store)))
         .map_err(system("running the control thread"))?;
-    match engine.join() {
+    let engine = engine.join();
+    // The record's end is worth a wait; every address is given up.
+    if let Some(writer) = writer {
+        let _ = writer.join();
+    }
+    match engine {
         Ok(result) => result.map_err(system("running the engine")),
         Err(_) => Err(Error::System("running the engine", io::Error::other("it panicked"))),
     }

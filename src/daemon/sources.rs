@@ -1,15 +1,10 @@
-//! The sources of the configuration as this daemon has them now, and what comes of them.
+//! The local file, read from disk.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::config::{
-    Config, Facts, Input, NodeName, Outcome, Problem, RouterName, Settings, Severity, Shadow,
-    Shown, TomlFile, Tree, Vanished, build, effective, settings,
-};
+pub use crate::config::sources::{Local, Sources};
+use crate::config::{Problem, TomlFile, Tree, settings};
 
 /// Largest local file that is read, in bytes.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
@@ -25,30 +20,7 @@ pub enum LoadError {
     Wrong(Vec<Problem>),
 }
 
-/// The local file, read and found right.
-#[derive(Clone, Debug)]
-pub struct Local {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Everything in it.
-    pub tree: Tree,
-    /// The daemon's own settings in it.
-    pub settings: Settings,
-    /// What is odd in it without being wrong.
-    pub problems: Vec<Problem>,
-    /// Whether there is such a file.
-    is_there: bool,
-}
-
 impl Local {
-    /// What there is without a file: nothing but built-in settings.
-    #[must_use]
-    pub fn absent(path: &Path) -> Self {
-        let tree = Tree::default();
-        let (settings, problems) = settings(&tree);
-        Self { path: path.to_owned(), tree, settings, problems, is_there: false }
-    }
-
     /// Reads the local file.
     ///
     /// # Errors
@@ -85,175 +57,6 @@ impl Local {
             Err(LoadError::Absent(path)) if !self.is_there => Ok(Self::absent(&path)),
             loaded => loaded,
         }
-    }
-}
-
-/// Everything that the configuration comes from.
-#[derive(Debug)]
-pub struct Sources {
-    /// The local file.
-    pub local: Local,
-    /// Whether there is a store, heard of or not: what is missing here may stand there.
-    pub beside_store: bool,
-    /// What the store has, live or from the snapshot.
-    pub store: Option<Tree>,
-    /// What was odd in the store by itself.
-    pub store_problems: Vec<Problem>,
-    /// This node.
-    pub node: NodeName,
-    /// The configuration that runs.
-    pub running: Option<Arc<Config>>,
-    /// What was wrong when it was made.
-    pub problems: Vec<Problem>,
-    /// Values of the store that the local file hides.
-    pub shadows: Vec<Shadow>,
-    /// What becomes of routers that vanish, where the local file does not say that they go.
-    pub vanished: Vanished,
-    /// Routers that go on only because nobody said that they shall not.
-    pub held: BTreeSet<RouterName>,
-    /// Those, and all others that go on in the form they had.
-    pub kept: BTreeSet<RouterName>,
-    /// Routers that the node listed since the store was restored.
-    listed_since: BTreeSet<RouterName>,
-}
-
-impl Sources {
-    /// With the local file alone.
-    #[must_use]
-    pub const fn new(local: Local, node: NodeName) -> Self {
-        Self {
-            local,
-            beside_store: false,
-            store: None,
-            store_problems: Vec::new(),
-            node,
-            running: None,
-            problems: Vec::new(),
-            shadows: Vec::new(),
-            vanished: Vanished::Hold,
-            held: BTreeSet::new(),
-            kept: BTreeSet::new(),
-            listed_since: BTreeSet::new(),
-        }
-    }
-
-    fn merged(&self, local: &Local) -> (Tree, Vec<Shadow>) {
-        match &self.store {
-            Some(store) => Tree::overlay(&local.tree, store),
-            None => (local.tree.clone(), Vec::new()),
-        }
-    }
-
-    fn outcome(&self, local: &Local, facts: &Facts) -> (Outcome, Vec<Shadow>) {
-        let (tree, shadows) = self.merged(local);
-        let outcome = build(&Input {
-            tree: &tree,
-            node: &self.node,
-            previous: self.running.as_deref(),
-            policy: &local.settings.policy,
-            facts,
-            vanished: match local.settings.vanished {
-                Vanished::Release => Vanished::Release,
-                Vanished::Hold | Vanished::HoldSince(_) => self.vanished,
-            },
-            listed_since: Some(&self.listed_since),
-        });
-        (outcome, shadows)
-    }
-
-    /// Makes the configuration anew.
-    pub fn rebuild(&mut self, facts: &Facts) -> Arc<Config> {
-        let (outcome, shadows) = self.outcome(&self.local, facts);
-        self.take(outcome, shadows)
-    }
-
-    /// Takes note that the store was restored or replaced: what it had at this revision is
-    /// nobody's word of now.
-    pub fn restored(&mut self, revision: i64) {
-        self.vanished = Vanished::HoldSince(revision);
-        self.listed_since.clear();
-    }
-
-    /// Lets go what is held, and returns what that was.
-    pub fn confirm(&mut self, facts: &Facts) -> (Arc<Config>, BTreeSet<RouterName>) {
-        let held = self.held.clone();
-        self.vanished = Vanished::Release;
-        let config = self.rebuild(facts);
-        self.vanished = Vanished::Hold;
-        (config, held)
-    }
-
-    fn take(&mut self, outcome: Outcome, shadows: Vec<Shadow>) -> Arc<Config> {
-        let config = Arc::new(outcome.config);
-        self.problems = outcome.problems;
-        self.problems.extend(self.local.problems.iter().cloned());
-        self.problems.extend(self.store_problems.iter().cloned());
-        self.shadows = shadows;
-        self.held = outcome.held;
-        self.kept = outcome.kept;
-        self.listed_since.extend(outcome.listed);
-        if self.held.is_empty() {
-            // Nothing was lost, or all of it was put back or ordered: from here on as ever.
-            self.vanished = Vanished::Hold;
-        }
-        self.running = Some(Arc::clone(&config));
-        config
-    }
-
-    /// Takes another local file, unless something in it is wrong: then nothing of it is used.
-    ///
-    /// # Errors
-    /// What is wrong with the values of the file.
-    pub fn replace_local(
-        &mut self,
-        local: Local,
-        facts: &Facts,
-    ) -> Result<Arc<Config>, Vec<Problem>> {
-        let (outcome, shadows) = self.outcome(&local, facts);
-        let wrong: Vec<Problem> = outcome
-            .problems
-            .iter()
-            .filter(|problem| self.is_local_fault(problem))
-            .cloned()
-            .collect();
-        if !wrong.is_empty() {
-            return Err(wrong);
-        }
-        self.local = local;
-        Ok(self.take(outcome, shadows))
-    }
-
-    /// Whether a problem is the local file's: it stands there, or nothing else could have what
-    /// is missing.
-    #[must_use]
-    pub fn is_local_fault(&self, problem: &Problem) -> bool {
-        let local = match &problem.origin {
-            Some(origin) => matches!(origin, crate::config::Origin::Local { .. }),
-            None => !self.beside_store,
-        };
-        local && problem.severity == Severity::Error
-    }
-
-    /// The interface that routers are on where they do not say.
-    #[must_use]
-    pub fn default_interface(&self) -> Option<String> {
-        const PATH: &str = "virtual_router/default/interface";
-        let store = self.store.as_ref();
-        let entry = self.local.tree.get(PATH).or_else(|| store?.get(PATH))?;
-        entry.value.items().next().map(str::to_owned)
-    }
-
-    /// Addresses of the routers that run.
-    #[must_use]
-    pub fn vips(&self) -> BTreeSet<IpAddr> {
-        let routers = self.running.iter().flat_map(|config| config.routers.values());
-        routers.flat_map(|r| r.vips.iter().chain(&r.vips_excluded)).map(|vip| vip.ip).collect()
-    }
-
-    /// Every effective value.
-    #[must_use]
-    pub fn shown(&self) -> Vec<Shown> {
-        effective(&self.merged(&self.local).0, &self.node)
     }
 }
 

@@ -316,7 +316,7 @@ impl Node {
         };
         let moved = entry.link != index;
         let was_ready = entry.not_ready.is_none();
-        let why = if source.is_some() { self.borne(now, id, why, out) } else { why };
+        let why = self.borne(now, id, why, source.is_some(), out);
         if was_ready && (why.is_some() || moved) {
             self.stop_router(now, id, why.unwrap_or(NotReady::SocketsOpening), out);
         }

@@ -228,6 +228,17 @@ impl Claims {
         self.inflight.iter().flatten().any(|(_, op)| (op.index, op.prefix) == *place)
     }
 
+    /// Wanted places that are empty.
+    pub(super) fn missing(&self, links: &Links) -> Vec<Place> {
+        self.wanted.keys().filter(|place| links.address(place).is_none()).copied().collect()
+    }
+
+    /// Whether the answer to an addition of `place` is to come.
+    pub(super) fn is_adding(&self, place: &Place) -> bool {
+        let mut inflight = self.inflight.iter().flatten();
+        inflight.any(|(kind, op)| *kind == Kind::Add && (op.index, op.prefix) == *place)
+    }
+
     /// Takes the results of the oldest request; `links` learns what was acknowledged.
     pub(super) fn applied(
         &mut self,
@@ -302,8 +313,11 @@ impl Claims {
         }
     }
 
-    /// When a pause ends.
+    /// When a pause ends that something waits for; while no request has room, an answer comes first.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
+        if self.inflight.len() >= INFLIGHT_MAX {
+            return None;
+        }
         self.retry_order.first().map(|(at, _)| *at)
     }
 

@@ -183,6 +183,18 @@ impl Inbox {
         self.events.push(event);
     }
 
+    /// Everything but packets, for a record.
+    pub(super) fn events(&self) -> &[Event<'static>] {
+        &self.events
+    }
+
+    /// The packets, for a record.
+    pub(super) fn packets(&self) -> impl ExactSizeIterator<Item = (Port, RxMeta, &[u8])> {
+        self.packets
+            .iter()
+            .map(|(port, meta, at)| (*port, *meta, self.bytes.get(at.clone()).unwrap_or_default()))
+    }
+
     /// Hands everything to `take` and forgets it: first what changed on the box, then packets.
     pub(super) fn drain(&mut self, mut take: impl FnMut(Event<'_>)) {
         for event in self.events.drain(..) {

@@ -95,12 +95,14 @@ impl Node {
         now: Instant,
         id: RouterId,
         why: Option<NotReady>,
+        has_source: bool,
         out: &mut Actions,
     ) -> Option<NotReady> {
         let entry = self.entries.get_mut(&id)?;
         entry.look_at = None;
+        let bears = entry.router.is_active() && has_source;
         match why {
-            Some(NotReady::LinkDown | NotReady::NoCarrier) if entry.router.is_active() => {
+            Some(NotReady::LinkDown | NotReady::NoCarrier) if bears => {
                 let delay = entry.router.config().carrier_delay;
                 let until = *entry.link_lost_at.get_or_insert(now) + delay;
                 if now < until {

@@ -19,6 +19,7 @@ pub mod notice;
 mod observe;
 mod packet;
 mod ports;
+pub mod record;
 pub mod router;
 mod status;
 #[cfg(test)]
@@ -267,6 +268,7 @@ impl Node {
                 }
                 Timer::Look => {
                     entry.timers[2] = None;
+                    entry.look_at = None;
                     self.evaluate(now, id, out);
                 }
             }

@@ -50,6 +50,12 @@ impl Node {
                 .is_some_and(|address| self.claims.is_ours(address)),
             Change::Link(_) | Change::LinkGone(_) | Change::Overrun => false,
         };
+        let appeared = match &change {
+            Change::Address(address) => {
+                self.links.address(&(address.index, address.prefix)).is_none()
+            }
+            _ => false,
+        };
         let touched = self.links.apply(&change);
         match touched {
             Touched::Nothing => {}
@@ -67,13 +73,29 @@ impl Node {
                 match removed.then(|| self.claims.lost(now, place, &self.links)) {
                     Some(Lost::Wanted) => self.restoring(now, &place, out),
                     Some(Lost::Fought) => self.fights(now, &place, out),
-                    Some(Lost::Unwanted) | None => self.claims.look(place, &self.links),
+                    Some(Lost::Unwanted) | None => {
+                        self.claims.look(place, &self.links);
+                        if appeared {
+                            self.is_back(place);
+                        }
+                    }
                 }
                 if !ours && let Some(link) = self.links.link(place.0) {
                     let name = link.name.clone();
                     self.evaluate_interface(now, &name, out);
                 }
             }
+        }
+    }
+
+    /// A place that was empty is not any more: someone removed the address, and a renewal under
+    /// way brought it back. That one's answer does not tell that it was gone.
+    fn is_back(&mut self, place: Place) {
+        if self.links.address(&place).is_some()
+            && self.claims.claim_on(&place).is_some()
+            && !self.claims.is_adding(&place)
+        {
+            self.announcer.start(place);
         }
     }
 
@@ -101,6 +123,7 @@ impl Node {
         out: &mut Actions,
     ) {
         self.dump = Dump::Idle;
+        let missing = self.claims.missing(&self.links);
         match result {
             Err(errno) => {
                 self.dump = Dump::Wanted(now + DUMP_RETRY);
@@ -118,6 +141,9 @@ impl Node {
             self.links.apply(&change);
         }
         self.claims.look_at_all(&self.links);
+        for place in missing {
+            self.is_back(place);
+        }
         if self.phase == Phase::Reading {
             self.phase = Phase::Cleaning;
             let count =

@@ -18,6 +18,8 @@ pub struct Kernel {
     /// What listeners were told and have not read.
     notifications: Vec<Change>,
     next_index: u32,
+    /// Addresses of others that an operation removed.
+    pub wronged: Vec<Prefix>,
 }
 
 impl Kernel {
@@ -51,6 +53,19 @@ impl Kernel {
     pub fn set_running(&mut self, index: IfIndex, running: bool) {
         if let Some(link) = self.links.get_mut(&index) {
             link.running = running;
+            self.notifications.push(Change::Link(link.clone()));
+        }
+    }
+
+    /// Whether there is such an interface.
+    #[must_use]
+    pub fn exists(&self, index: IfIndex) -> bool {
+        self.links.contains_key(&index)
+    }
+
+    /// Tells listeners of an interface once more, as the kernel does for much that changes on it.
+    pub fn touch(&mut self, index: IfIndex) {
+        if let Some(link) = self.links.get(&index) {
             self.notifications.push(Change::Link(link.clone()));
         }
     }
@@ -104,8 +119,14 @@ impl Kernel {
                 self.insert(op.index, op.prefix, IFA_PROTO_HAVIP, until);
                 Ok(())
             }
-            Verb::Remove if self.remove_address(op.index, op.prefix) => Ok(()),
-            Verb::Remove => Err(Errno(99)),
+            Verb::Remove => {
+                let place = (op.index, op.prefix);
+                let found = self.addresses.get(&place);
+                if found.is_some_and(|(address, _)| address.proto != IFA_PROTO_HAVIP) {
+                    self.wronged.push(op.prefix);
+                }
+                if self.remove_address(op.index, op.prefix) { Ok(()) } else { Err(Errno(99)) }
+            }
         }
     }
 
@@ -146,6 +167,20 @@ impl Kernel {
     #[must_use]
     pub fn has_notifications(&self) -> bool {
         !self.notifications.is_empty()
+    }
+
+    /// An address as a dump has it, with the time at which its lifetime is over.
+    #[must_use]
+    pub fn address(&self, index: IfIndex, prefix: Prefix) -> Option<&(Address, Option<Instant>)> {
+        self.addresses.get(&(index, prefix))
+    }
+
+    /// Every address that havip put there, with the time at which its lifetime is over.
+    pub fn marked(&self) -> impl Iterator<Item = (IfIndex, Prefix, Option<Instant>)> {
+        self.addresses
+            .iter()
+            .filter(|(_, (address, _))| address.proto == IFA_PROTO_HAVIP)
+            .map(|((index, prefix), (_, until))| (*index, *prefix, *until))
     }
 
     /// Whether the kernel answers for an address.

@@ -1,15 +1,11 @@
 //! The last configuration on disk, for a start without etcd.
 //!
-//! A snapshot is the store's layer alone, as TOML that an operator can read: a table `[snapshot]`
-//! that says what it is, then the tree that etcd had for this node. The first thing in it is a
-//! hash of all the rest, against a torn write, not against an attacker: the file belongs to root.
-//! The one before is kept beside it.
+//! Its text is [`config::snapshot`](crate::config::snapshot)'s. The one before is kept beside it.
 //!
 //! Nothing here reads a clock or decides what a value means; a file that is not this node's whole
 //! snapshot is refused by name, never used in part.
 
-use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Entry;
-use crate::config::{NodeName, Problem, RouterName, TomlFile, Tree, Value, to_toml};
+use crate::config::snapshot::fnv1a64;
+pub use crate::config::snapshot::{Header, Refused, Snapshot, body, decode, encode, graft};
+use crate::config::{NodeName, Tree};
 use crate::node::Instant;
 
 /// Name of the file in the snapshot's directory.
@@ -26,44 +24,8 @@ pub const FILE: &str = "snapshot.toml";
 pub const FILE_OLD: &str = "snapshot.toml.old";
 const FILE_NEW: &str = "snapshot.toml.new";
 
-/// The form of the file that this version writes and reads.
-const FORMAT: i64 = 1;
 /// Largest file that is read, in bytes.
 const FILE_MAX: u64 = 64 * 1024 * 1024;
-/// Deepest path that is written: deeper than any key of havip's, flatter than parsers mind.
-const SEGMENTS_MAX: usize = 16;
-/// What every snapshot begins with.
-const MAGIC: &str = "[snapshot]\nhash = \"fnv1a64:";
-
-/// What a snapshot says about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Of the store when it was read.
-    pub revision: i64,
-    /// Which store.
-    pub cluster_id: u64,
-    /// Wall-clock time of writing, seconds since 1970; boxes without a battery clock may lie.
-    pub time: u64,
-    /// Whose configuration it is.
-    pub node: NodeName,
-    /// Some routers in it are as that store had them before: they go on in the form they had. Its
-    /// revision when it was found restored or replaced; 0: it was not.
-    pub held: Option<i64>,
-}
-
-/// A snapshot that was read.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// What it says about itself.
-    pub header: Header,
-    /// The store's layer, with the file's lines as origins.
-    pub tree: Tree,
-    /// What is odd in it.
-    pub problems: Vec<Problem>,
-    /// Where it was read.
-    pub path: PathBuf,
-}
-
 /// Why a file is not used, or not written.
 #[derive(Debug)]
 pub enum Error {
@@ -77,12 +39,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// It is not a whole snapshot of this node's.
-    Refused {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
+    Refused(Refused),
 }
 
 impl fmt::Display for Error {
@@ -91,9 +48,7 @@ impl fmt::Display for Error {
             Self::File { path, doing, cause } => {
                 write!(f, "snapshot {}: {doing}: {cause}", path.display())
             }
-            Self::Refused { path, why } => {
-                write!(f, "snapshot {}: not used: {why}", path.display())
-            }
+            Self::Refused(refused) => refused.fmt(f),
         }
     }
 }
@@ -102,136 +57,16 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::File { cause, .. } => Some(cause),
-            Self::Refused { .. } => None,
+            Self::Refused(_) => None,
         }
     }
 }
 
-/// What of the store is kept: all but what nodes write, and what cannot stand in the file and is
-/// no key of havip's: a path of one segment or of very many, a value that is a table too.
+/// What of the store is kept, as [`kept`](crate::config::snapshot::kept) says.
 #[must_use]
 pub fn kept(prefix: &str, entries: &[Entry]) -> Tree {
     let keys = entries.iter().map(|e| (e.key.as_slice(), e.value.as_slice(), e.mod_revision));
-    // What is odd was reported when the same entries became the configuration.
-    let (all, _) = Tree::from_flat(prefix, keys);
-    let mut tree = Tree::default();
-    for (path, entry) in all.below("") {
-        let output = path.starts_with("vRouterGateway/") || path.starts_with("status/");
-        let foreign = path.starts_with("snapshot/");
-        let misplaced = !(2..=SEGMENTS_MAX).contains(&path.split('/').count());
-        let also_table = all.below(&format!("{path}/")).next().is_some();
-        if !(output || foreign || misplaced || also_table) {
-            tree.insert(path, entry.value.clone(), entry.origin.clone());
-        }
-    }
-    tree
-}
-
-/// A tree that stands for what runs: `now`, and of the routers that go on in the form they had,
-/// what `last` had.
-#[must_use]
-pub fn graft(mut now: Tree, last: &Tree, node: &NodeName, kept: &BTreeSet<RouterName>) -> Tree {
-    if kept.is_empty() {
-        return now;
-    }
-    let take = |now: &mut Tree, prefix: &str, all: bool| {
-        if all {
-            now.remove_below(prefix);
-        }
-        for (path, entry) in last.below(prefix) {
-            if now.get(path).is_none() {
-                now.insert(path, entry.value.clone(), entry.origin.clone());
-            }
-        }
-    };
-    for name in kept {
-        take(&mut now, &format!("virtual_router/{name}/"), true);
-        take(&mut now, &format!("node/{node}/virtual_router/{name}/"), true);
-    }
-    // Where a default is gone, the router had it.
-    take(&mut now, "virtual_router/default/", false);
-    take(&mut now, &format!("node/{node}/virtual_router/default/"), false);
-    let path = format!("node/{node}/vrids");
-    let Some(origin) = now.get(&path).or_else(|| last.get(&path)).map(|e| e.origin.clone()) else {
-        return now;
-    };
-    let listed = now.set(&path).into_iter().flat_map(|entry| entry.value.items());
-    let mut names: BTreeSet<RouterName> =
-        listed.filter_map(|name| RouterName::new(name).ok()).collect();
-    names.extend(kept.iter().cloned());
-    let names: Vec<&str> = names.iter().map(RouterName::as_str).collect();
-    now.insert(&path, Value::Text(names.join(",")), origin);
-    now
-}
-
-/// The text of a tree without its header; equal for equal content.
-#[must_use]
-pub fn body(tree: &Tree) -> String {
-    to_toml(tree)
-}
-
-/// Writes a snapshot's text: header and body.
-#[must_use]
-pub fn encode(header: &Header, body: &str) -> String {
-    let Header { revision, cluster_id, time, node, held } = header;
-    let mut rest = String::with_capacity(body.len() + 256);
-    let _ = writeln!(rest, "format = {FORMAT}");
-    let _ = writeln!(rest, "revision = {revision}");
-    let _ = writeln!(rest, "cluster_id = \"{cluster_id:016x}\"");
-    let _ = writeln!(rest, "time = {time}");
-    let node = node.as_str().replace('\\', "\\\\").replace('"', "\\\"");
-    let _ = writeln!(rest, "node = \"{node}\"");
-    if let Some(held) = held {
-        let _ = writeln!(rest, "held = {held}");
-    }
-    rest.push('\n');
-    rest.push_str(body);
-    format!("{MAGIC}{:016x}\"\n{rest}", fnv1a64(rest.as_bytes()))
-}
-
-/// Reads a snapshot's text.
-///
-/// # Errors
-/// Why it is not one, or not this node's; nothing of what it holds.
-pub fn decode(text: &str, path: &Path, node: &NodeName) -> Result<Snapshot, Error> {
-    let refuse = |why: &str| Error::Refused { path: path.to_owned(), why: why.to_owned() };
-    let (hash, rest) = text
-        .strip_prefix(MAGIC)
-        .and_then(|text| text.split_once("\"\n"))
-        .ok_or_else(|| refuse("not a snapshot of havip's, or torn in its first line"))?;
-    if u64::from_str_radix(hash, 16).ok() != Some(fnv1a64(rest.as_bytes())) {
-        return Err(refuse("its hash is wrong: it was torn in writing, or changed by hand"));
-    }
-    let file = TomlFile::Snapshot(path.display().to_string().into());
-    let (mut tree, problems) =
-        Tree::from_toml(text, &file).map_err(|problem| refuse(&problem.to_string()))?;
-    let field = |name: &str| {
-        let entry = tree.get(&format!("snapshot/{name}"));
-        // A text with commas is one text here.
-        entry.map(|entry| entry.value.items().collect::<Vec<_>>().join(",")).unwrap_or_default()
-    };
-    let format = field("format");
-    if format != FORMAT.to_string() {
-        return Err(refuse("its format is unknown: another version of havip wrote it"));
-    }
-    let owner = field("node");
-    if owner != node.as_str() {
-        let shown: String = owner.chars().take(64).collect();
-        return Err(refuse(&format!("it belongs to node \"{shown}\", this is \"{node}\"")));
-    }
-    let header = Header {
-        revision: field("revision").parse().map_err(|_| refuse("its revision is no number"))?,
-        cluster_id: u64::from_str_radix(&field("cluster_id"), 16)
-            .map_err(|_| refuse("its cluster_id is no number"))?,
-        time: field("time").parse().map_err(|_| refuse("its time is no number"))?,
-        node: node.clone(),
-        held: match field("held").as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| refuse("its held is no number"))?),
-        },
-    };
-    tree.remove_below("snapshot/");
-    Ok(Snapshot { header, tree, problems, path: path.to_owned() })
+    crate::config::snapshot::kept(prefix, keys)
 }
 
 /// The snapshot in `directory`, or the one before if it cannot be used; and why what was not used
@@ -259,7 +94,7 @@ pub fn write(directory: &Path, header: &Header, body: &str) -> Result<(), Error>
         (directory.join(FILE), directory.join(FILE_OLD), directory.join(FILE_NEW));
     let text = encode(header, body);
     // What cannot be read back must not replace what can.
-    decode(&text, &new, &header.node)?;
+    decode(&text, &new, &header.node).map_err(Error::Refused)?;
     fs::create_dir_all(directory).map_err(at(directory, "making the directory"))?;
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -295,20 +130,21 @@ fn create(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 fn read(path: &Path, node: &NodeName) -> Result<Snapshot, Error> {
+    let refuse = |why: &str| Error::Refused(Refused { path: path.to_owned(), why: why.to_owned() });
     // Not to hang at what is a pipe.
     let kind = fs::metadata(path).map_err(at(path, "reading"))?;
     if !kind.is_file() {
-        return Err(Error::Refused { path: path.to_owned(), why: "not a file".to_owned() });
+        return Err(refuse("not a file"));
     }
     let file = File::open(path).map_err(at(path, "reading"))?;
     let mut bytes = Vec::new();
     file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(at(path, "reading"))?;
-    let refuse = |why: &str| Error::Refused { path: path.to_owned(), why: why.to_owned() };
+
     if bytes.len() as u64 > FILE_MAX {
         return Err(refuse("larger than 64 MiB"));
     }
     let text = String::from_utf8(bytes).map_err(|_| refuse("not UTF-8: torn or foreign"))?;
-    decode(&text, path, node)
+    decode(&text, path, node).map_err(Error::Refused)
 }
 
 fn at(path: &Path, doing: &'static str) -> impl Fn(io::Error) -> Error {
@@ -375,13 +211,6 @@ impl Pace {
 
 fn mark(header: &Header, body: &str) -> u64 {
     fnv1a64(format!("{} {:?} {body}", header.cluster_id, header.held).as_bytes())
-}
-
-/// FNV-1a with 64 bits: enough to see a torn write.
-fn fnv1a64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

@@ -312,12 +312,22 @@ impl Host {
 
     /// The same, with these variables in its environment.
     pub fn daemon_in(&self, environment: &[(&str, String)], text: &str) -> Daemon {
+        self.daemon_with(&[], environment, text)
+    }
+
+    /// The same, with these flags more.
+    pub fn daemon_with(
+        &self,
+        flags: &[&str],
+        environment: &[(&str, String)],
+        text: &str,
+    ) -> Daemon {
         let config = self.folder.0.join("havip.toml");
         fs::write(&config, text).unwrap();
         let log = self.folder.0.join("log");
         let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
         program.envs(environment.iter().map(|(name, value)| (name, value)));
-        program.arg("run").arg("--config").arg(&config);
+        program.arg("run").arg("--config").arg(&config).args(flags);
         let child = self.start(&mut program, &log);
         Daemon { child, config, log, socket: self.folder.0.join("run/havip.sock") }
     }

@@ -155,35 +155,19 @@ impl Control {
             .entries
             .iter()
             .map(|entry| (entry.key.as_slice(), entry.value.as_slice(), entry.mod_revision));
-        let (tree, problems) = Tree::from_flat(&self.sources.local.settings.prefix, keys);
+        let found = Tree::from_flat(&self.sources.local.settings.prefix, keys);
         let revision = state.revision;
         let before = self.sources.running.clone();
         let known = std::mem::take(&mut self.sources.problems);
-        let mut since = self.sources.vanished;
-        if let Some(last) = self.last.take() {
-            // What ran before this daemon counts where the store does not go on from there.
-            if self.sources.store.is_none() && (is_other || last.header.held.is_some()) {
-                self.sources.store = Some(last.tree);
-                self.sources.rebuild(&self.identity.facts);
-            }
-            if let Some(at @ 1..) = last.header.held {
-                since = Vanished::HoldSince(at);
-            }
-        }
         if is_other {
             log::warn!(
                 "etcd: revision {revision} is another store's, or an older state of it: restored \
                  or set up anew"
             );
         }
-        // Nor is it known who restored what while nobody looked.
-        if is_other || (is_first && matches!(since, Vanished::HoldSince(_))) {
-            self.sources.restored(revision);
-        }
-        self.sources.store = Some(tree);
-        self.sources.store_problems = problems;
+        let (last, facts) = (self.last.take(), &self.identity.facts);
+        let config = self.sources.take_state(found, revision, (is_other, is_first), last, facts);
         self.waits_until = None;
-        let config = self.sources.rebuild(&self.identity.facts);
         self.note_state();
         self.tell_problems(&known);
         if before.is_none_or(|before| before != config) {

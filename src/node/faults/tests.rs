@@ -201,3 +201,18 @@ fn an_advert_that_leaves_late_is_counted() {
     let counters = bench.router().counters;
     assert_eq!((counters.late_adverts, counters.overslept), (1, 0));
 }
+
+#[test]
+fn one_that_gave_way_and_then_loses_its_address_waits_for_it_without_spinning() {
+    let mut bench = active(|_| ());
+    for _ in 0..3 {
+        let ids = next_advert(&mut bench);
+        fail(&mut bench, ids);
+    }
+    let own = Prefix { ip: "10.0.0.201".parse().unwrap(), len: 24 };
+    bench.event(Event::Kernel(Change::AddressGone { index: ETH0, prefix: own }));
+    bench.settle();
+    bench.pass(Duration::from_secs(2));
+    assert!(bench.router().not_ready.unwrap().contains("no address"));
+    assert!(bench.node.next_deadline().is_none_or(|at| at > bench.now));
+}

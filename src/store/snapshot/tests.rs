@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::snapshot::MAGIC;
 
 /// A directory of a test's own; goes with it.
 struct Dir(PathBuf);

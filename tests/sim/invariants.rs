@@ -1,0 +1,519 @@
+//! What must be true after every step of every schedule, whatever was done to the world. Each rule
+//! is a function that is named after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use havip::config::{Config, Prefix, Router};
+use havip::node::Instant;
+use havip::node::notice::{Level, Notice};
+use havip::node::router::Reason;
+use havip::sim::{Turn, World};
+use havip::wire::vrrp::Version;
+
+use super::coverage::Coverage;
+use super::faults::{Fault, Kind, Scope};
+use super::site::Site;
+
+/// Time for packets, the kernel's answers and the store's news to arrive, with a margin.
+const SETTLED: Duration = Duration::from_millis(60);
+/// The same after something was wrong with a machine: a dump, an operation and a socket are each
+/// tried again after a second.
+const RECOVERED: Duration = Duration::from_millis(3_200);
+/// From the kernel's word that an address is there to its announcement, with other routers' before.
+const ANNOUNCED: Duration = Duration::from_millis(20);
+/// Turns in which work may be left without the clock moving, with the few routers of a schedule.
+const SPINS_MAX: u32 = 8;
+
+/// What was found, in words.
+pub(crate) type Found = Result<(), String>;
+
+#[derive(Clone, Copy, Debug)]
+struct Active {
+    /// When it last advertised, or stood still.
+    said_at: Instant,
+}
+
+/// Everything that is remembered from one step to the next.
+#[derive(Default)]
+pub(crate) struct Watch {
+    pub(crate) coverage: Coverage,
+    /// Faults that began and did not end yet.
+    pub(crate) present: Vec<Fault>,
+    /// Kinds that ever began, and where.
+    began: BTreeSet<(Kind, usize)>,
+    /// When something was last wrong with each machine, changes of the store included or not.
+    disturbed: BTreeMap<usize, Instant>,
+    shaken: BTreeMap<usize, Instant>,
+    deaf: BTreeMap<usize, Instant>,
+    lives: BTreeMap<usize, u64>,
+    running: BTreeMap<usize, Arc<Config>>,
+    /// Routers that each machine ever ran, over all of its daemons.
+    ran: BTreeMap<usize, BTreeSet<String>>,
+    active: BTreeMap<(usize, u8), Active>,
+    resigned: BTreeSet<(usize, u8)>,
+    unannounced: BTreeMap<(usize, IpAddr), Instant>,
+    together: BTreeMap<(u8, usize, usize), Instant>,
+    misplaced: BTreeMap<(usize, Prefix), Instant>,
+    missing: BTreeMap<(usize, Prefix), Instant>,
+    spins: BTreeMap<usize, u32>,
+}
+
+impl Watch {
+    /// A fault begins or ends.
+    pub(crate) fn disturb(&mut self, fault: &Fault, world: &World) {
+        self.began.insert((fault.kind, fault.machine));
+        self.mark(fault, world);
+    }
+
+    fn mark(&mut self, fault: &Fault, world: &World) {
+        let now = world.now();
+        let machines = match fault.kind.scope() {
+            Scope::Machine => vec![fault.machine, fault.other],
+            Scope::Lan | Scope::Store => (0..world.machines()).collect(),
+        };
+        for machine in machines {
+            self.disturbed.insert(machine, now);
+            if fault.kind.scope() != Scope::Store {
+                self.shaken.insert(machine, now);
+            }
+        }
+    }
+
+    /// Everybody is disturbed: the world is put in order.
+    pub(crate) fn disturb_all(&mut self, world: &World) {
+        for machine in 0..world.machines() {
+            self.disturbed.insert(machine, world.now());
+            self.shaken.insert(machine, world.now());
+        }
+    }
+
+    fn calm(of: &BTreeMap<usize, Instant>, machine: usize, now: Instant) -> Duration {
+        of.get(&machine).map_or(Duration::MAX, |at| now.since(*at))
+    }
+
+    /// Holds one step against every rule.
+    pub(crate) fn check(&mut self, world: &World, site: &Site) -> Found {
+        let now = world.now();
+        for fault in std::mem::take(&mut self.present) {
+            self.mark(&fault, world);
+            self.present.push(fault);
+        }
+        for machine in 0..world.machines() {
+            if world.trouble_of(machine).is_deaf {
+                self.deaf.insert(machine, now);
+            }
+            let stands_still = world.is_frozen(machine) || !world.is_alive(machine);
+            if stands_still {
+                self.disturbed.insert(machine, now);
+                self.shaken.insert(machine, now);
+            }
+            if !world.is_alive(machine) || self.lives.get(&machine) != Some(&world.life(machine)) {
+                self.new_life(machine, world.life(machine));
+            }
+        }
+        for turn in &world.turns {
+            self.coverage.turn(turn);
+            self.no_error_without_a_fault(turn)?;
+            self.nobody_takes_over_before_it_has_listened(turn)?;
+            self.after_priority_zero_comes_nothing_until_it_activates_anew(turn)?;
+            self.nobody_spins(turn)?;
+            self.a_reload_disturbs_no_other_router(turn)?;
+            self.nothing_is_released_without_a_word(turn, site)?;
+            self.note(turn);
+        }
+        if world.turns.is_empty() {
+            return Ok(());
+        }
+        self.note_active(world);
+        self.every_added_vip_is_announced(world)?;
+        self.an_active_router_advertises_in_time(world)?;
+        self.those_who_hear_each_other_have_one_active(world)?;
+        self.a_vip_is_where_its_router_is_active_and_nowhere_else(world)?;
+        self.another_s_address_is_never_removed(world)
+    }
+
+    fn new_life(&mut self, machine: usize, life: u64) {
+        self.lives.insert(machine, life);
+        self.running.remove(&machine);
+        self.active.retain(|(of, _), _| *of != machine);
+        self.resigned.retain(|(of, _)| *of != machine);
+        self.unannounced.retain(|(of, _), _| *of != machine);
+        self.spins.remove(&machine);
+    }
+
+    fn note(&mut self, turn: &Turn) {
+        for said in turn.said.iter().filter(|said| said.priority > 0) {
+            if let Some(active) = self.active.get_mut(&(turn.machine, said.vrid)) {
+                active.said_at = turn.at;
+            }
+        }
+        for ip in &turn.announced {
+            self.unannounced.remove(&(turn.machine, *ip));
+        }
+        for prefix in turn.added.iter().filter(|prefix| !turn.announced.contains(&prefix.ip)) {
+            self.unannounced.insert((turn.machine, prefix.ip), turn.at);
+        }
+        if let Some(config) = turn.configs.last() {
+            self.running.insert(turn.machine, Arc::clone(config));
+            let names = config.routers.keys().map(ToString::to_string);
+            self.ran.entry(turn.machine).or_default().extend(names);
+        }
+    }
+
+    fn note_active(&mut self, world: &World) {
+        let now = world.now();
+        for turn in &world.turns {
+            if turn.notices.is_empty() && turn.configs.is_empty() {
+                continue;
+            }
+            self.active.retain(|(of, vrid), _| *of != turn.machine || is_active(world, *of, *vrid));
+            for state in world.node(turn.machine).into_iter().flat_map(|node| node.states()) {
+                if state.active {
+                    let key = (turn.machine, vrid(state.name.as_str()));
+                    self.active.entry(key).or_insert(Active { said_at: now });
+                }
+            }
+        }
+    }
+
+    fn router(&self, machine: usize, vrid: u8) -> Option<&Arc<Router>> {
+        let config = self.running.get(&machine)?;
+        config.routers.values().find(|router| router.vrid.number() == vrid)
+    }
+
+    fn ever(&self, kinds: &[Kind], machine: usize) -> bool {
+        self.began.iter().any(|(kind, of)| {
+            kinds.contains(kind) && (*of == machine || kind.scope() != Scope::Machine)
+        })
+    }
+
+    /// An operator is woken by errors: each must come from something that is wrong.
+    fn no_error_without_a_fault(&self, turn: &Turn) -> Found {
+        for notice in turn.notices.iter().filter(|notice| notice.level() == Level::Error) {
+            let causes: &[Kind] = match notice {
+                Notice::AddressFailed { .. } => &[Kind::Operations, Kind::LinkGone],
+                Notice::DumpFailed { .. } => &[Kind::DumpsFail],
+                Notice::SendFailed { .. } => &[Kind::SendsFail],
+                Notice::Misconfigured { .. } => &[
+                    Kind::Interval,
+                    Kind::Restored,
+                    Kind::EtcdGone,
+                    Kind::Emptied,
+                    Kind::BadEntry,
+                    Kind::Torn,
+                ],
+                _ => &[],
+            };
+            let excused = self.ever(causes, turn.machine)
+                || (matches!(notice, Notice::Misconfigured { .. })
+                    && self.began.iter().any(|(kind, _)| causes.contains(kind)));
+            if !excused {
+                return Err(format!(
+                    "machine {}: an error without a fault: {notice}",
+                    turn.machine
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A process that stood still must hear what came meanwhile before it decides that nobody
+    /// spoke: neither with packets unread, nor in the turn that reads the active router's advert.
+    fn nobody_takes_over_before_it_has_listened(&self, turn: &Turn) -> Found {
+        for notice in &turn.notices {
+            let Notice::Transition { router, states: (_, "active"), reason } = notice else {
+                continue;
+            };
+            if *reason == Reason::Owner {
+                continue;
+            }
+            let name = router.as_str();
+            if !turn.heard_all {
+                return Err(format!("{}: ({name}) took over unheard", turn.machine));
+            }
+            let Some(config) = self.router(turn.machine, vrid(name)) else { continue };
+            let last = turn.heard.iter().rfind(|heard| {
+                heard.vrid == config.vrid.number()
+                    && heard.family == config.family
+                    && heard.version == config.version.number()
+            });
+            if config.version == Version::V3
+                && turn.configs.is_empty()
+                && last.is_some_and(|heard| {
+                    heard.priority > 0 && heard.priority >= config.priority.number()
+                })
+            {
+                return Err(format!(
+                    "{}: ({name}) took over, {reason}, from one that it just heard",
+                    turn.machine
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever said that it goes and then speaks on makes others wait for nobody.
+    fn after_priority_zero_comes_nothing_until_it_activates_anew(&mut self, turn: &Turn) -> Found {
+        for said in &turn.said {
+            let key = (turn.machine, said.vrid);
+            if said.priority == 0 {
+                self.resigned.insert(key);
+            } else if self.resigned.remove(&key) && !activates(turn, said.vrid) {
+                return Err(format!(
+                    "machine {}: VRID {} gave up and advertises on",
+                    turn.machine, said.vrid
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A deadline that is past after a turn means work for the next; without an end it is a spin.
+    fn nobody_spins(&mut self, turn: &Turn) -> Found {
+        let spins = self.spins.entry(turn.machine).or_default();
+        *spins = if turn.is_due { *spins + 1 } else { 0 };
+        if *spins > SPINS_MAX {
+            return Err(format!("machine {}: its deadline stays in the past", turn.machine));
+        }
+        Ok(())
+    }
+
+    /// A change of one router is no reason for another to give up or to leave its state.
+    fn a_reload_disturbs_no_other_router(&self, turn: &Turn) -> Found {
+        let machine = turn.machine;
+        let (Some(before), Some(after)) = (self.running.get(&machine), turn.configs.last()) else {
+            return Ok(());
+        };
+        if Self::calm(&self.shaken, machine, turn.at) < RECOVERED || turn.configs.len() > 1 {
+            return Ok(());
+        }
+        for (name, router) in &after.routers {
+            if before.routers.get(name) != Some(router) {
+                continue;
+            }
+            let resigned = turn
+                .said
+                .iter()
+                .any(|said| said.priority == 0 && said.vrid == router.vrid.number());
+            let moved = turn.notices.iter().any(|notice| {
+                matches!(notice, Notice::Transition { router, reason: Reason::Shutdown, .. }
+                    if router == name)
+            });
+            if resigned || moved {
+                return Err(format!("machine {machine}: a change of others stopped ({name})"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Neither a store that is gone, empty, restored or wrong, nor a start beside one, takes a
+    /// router or a VIP away: only a word does.
+    fn nothing_is_released_without_a_word(&self, turn: &Turn, site: &Site) -> Found {
+        let machine = turn.machine;
+        // A start from nothing runs nothing.
+        if self.began.contains(&(Kind::Torn, machine)) {
+            return Ok(());
+        }
+        for config in &turn.configs {
+            for name in self.ran.get(&machine).into_iter().flatten() {
+                let goes_on = config.routers.keys().any(|running| running.as_str() == name);
+                if !goes_on && !site.ever_unlisted.contains(&(machine, name.clone())) {
+                    return Err(format!("machine {machine}: ({name}) was released by a mistake"));
+                }
+            }
+            let Some(before) = self.running.get(&machine) else { continue };
+            for (name, router) in &before.routers {
+                let Some(now) = config.routers.get(name) else { continue };
+                let lost = router.vips.iter().find(|vip| !now.vips.contains(vip));
+                if let Some(vip) = lost.filter(|vip| !site.ever_dropped.contains(&vip.ip)) {
+                    return Err(format!("machine {machine}: ({name}) lost {vip} by a mistake"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hosts and switches send to whoever announced last: an address that came must be announced.
+    fn every_added_vip_is_announced(&mut self, world: &World) -> Found {
+        let now = world.now();
+        let mut waiting = std::mem::take(&mut self.unannounced);
+        waiting.retain(|(machine, ip), at| {
+            if world.is_frozen(*machine) || world.has_notes(*machine) {
+                *at = now;
+            }
+            // Who was deaf may never have heard that the address was gone.
+            Self::calm(&self.deaf, *machine, now) > RECOVERED && self.active_with(*machine, *ip)
+        });
+        self.unannounced = waiting;
+        match self.unannounced.iter().find(|(_, at)| now.since(**at) > ANNOUNCED) {
+            Some(((machine, ip), _)) => Err(format!("machine {machine}: {ip} is not announced")),
+            None => Ok(()),
+        }
+    }
+
+    /// Silence is what backups take over by: an active router that runs keeps its interval, by
+    /// whatever others do to it.
+    fn an_active_router_advertises_in_time(&mut self, world: &World) -> Found {
+        let now = world.now();
+        let mut active = std::mem::take(&mut self.active);
+        for ((machine, _), at) in &mut active {
+            if world.is_frozen(*machine) {
+                at.said_at = now;
+            }
+        }
+        self.active = active;
+        for ((machine, name), active) in &self.active {
+            let Some(router) = self.router(*machine, *name) else { continue };
+            let interval = router.advert_interval.duration();
+            // Its clock may be slow by 200 millionths.
+            let silence = now.since(active.said_at);
+            if silence > interval + interval / 1000 + Duration::from_micros(100) {
+                return Err(format!(
+                    "machine {machine}: ({name}) is active and silent for {silence:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Two that hear each other are one again within an advert: the promise of VRRP.
+    fn those_who_hear_each_other_have_one_active(&mut self, world: &World) -> Found {
+        let now = world.now();
+        let mut together = BTreeMap::new();
+        for (a, name) in self.active.keys() {
+            let others = self.active.keys().filter(|(b, of)| b > a && of == name);
+            for (b, _) in others {
+                let (Some(one), Some(other)) = (self.router(*a, *name), self.router(*b, *name))
+                else {
+                    continue;
+                };
+                let apart = one.advert_interval != other.advert_interval;
+                if one.version == Version::V2 && apart {
+                    // RFC 3768 §7.1: they discard each other's adverts.
+                    continue;
+                }
+                let key = (*name, *a, *b);
+                let since = self.together.get(&key).copied().unwrap_or(now);
+                let bound = one.advert_interval.max(other.advert_interval).duration() + SETTLED;
+                let calm =
+                    Self::calm(&self.disturbed, *a, now).min(Self::calm(&self.disturbed, *b, now));
+                // Whose interface went unheard of hears nobody until it has read the kernel again.
+                let knows = [a, b].iter().all(|of| Self::calm(&self.deaf, **of, now) > RECOVERED);
+                if knows && now.since(since).min(calm) > bound {
+                    return Err(format!("({name}) is active on {a} and {b} since {since:?}"));
+                }
+                together.insert(key, since);
+            }
+        }
+        self.together = together;
+        Ok(())
+    }
+
+    fn active_with(&self, machine: usize, ip: IpAddr) -> bool {
+        self.active.keys().filter(|(of, _)| *of == machine).any(|(_, name)| {
+            let router = self.router(machine, *name);
+            router.is_some_and(|router| router.vips.iter().any(|vip| vip.ip == ip))
+        })
+    }
+
+    /// An address on the wrong box takes traffic, one that is missing loses it. A process that is
+    /// dead or stands still leaves its addresses to their lifetime.
+    fn a_vip_is_where_its_router_is_active_and_nowhere_else(&mut self, world: &World) -> Found {
+        let now = world.now();
+        let mut misplaced = BTreeMap::new();
+        let mut missing = BTreeMap::new();
+        for machine in 0..world.machines() {
+            let (kernel, index) = world.kernel_of(machine);
+            for (_, prefix, until) in kernel.marked() {
+                if until.is_none() {
+                    return Err(format!("machine {machine}: {prefix} would outlive its daemon"));
+                }
+                if !self.active_with(machine, prefix.ip) {
+                    let since = self.misplaced.get(&(machine, prefix)).copied().unwrap_or(now);
+                    misplaced.insert((machine, prefix), since);
+                }
+            }
+            for (_, name) in self.active.keys().filter(|(of, _)| *of == machine) {
+                let Some(router) = self.router(machine, *name) else { continue };
+                for vip in &router.vips {
+                    if kernel.address(index, *vip).is_none() {
+                        let since = self.missing.get(&(machine, *vip)).copied().unwrap_or(now);
+                        missing.insert((machine, *vip), since);
+                    }
+                }
+            }
+        }
+        (self.misplaced, self.missing) = (misplaced, missing);
+        let is_late = |(machine, _): &(usize, Prefix), since: Instant| {
+            now.since(since) > SETTLED && Self::calm(&self.disturbed, *machine, now) > RECOVERED
+        };
+        if let Some(((machine, vip), since)) =
+            self.misplaced.iter().find(|(key, since)| is_late(key, **since))
+        {
+            return Err(format!(
+                "machine {machine}: {vip} is there since {since:?}, and its router not active"
+            ));
+        }
+        if let Some(((machine, vip), since)) =
+            self.missing.iter().find(|(key, since)| is_late(key, **since))
+        {
+            return Err(format!(
+                "machine {machine}: {vip} is missing since {since:?}, and its router active"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What an operator put on the box is the operator's.
+    fn another_s_address_is_never_removed(&self, world: &World) -> Found {
+        for machine in 0..world.machines() {
+            if let Some(prefix) = world.kernel_of(machine).0.wronged.first() {
+                return Err(format!("machine {machine}: removed {prefix}, which was another's"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The VRID of a router, which is its name in these sites.
+fn vrid(name: &str) -> u8 {
+    name.parse().unwrap()
+}
+
+fn is_active(world: &World, machine: usize, of: u8) -> bool {
+    world.node(machine).is_some_and(|node| {
+        node.states().any(|state| state.active && vrid(state.name.as_str()) == of)
+    })
+}
+
+fn activates(turn: &Turn, of: u8) -> bool {
+    turn.notices.iter().any(|notice| {
+        matches!(notice, Notice::Transition { router, states: (_, "active"), .. }
+            if vrid(router.as_str()) == of)
+    })
+}
+
+/// In peace every router has one active, which alone has its VIPs, and it stays.
+pub(crate) fn every_router_has_one_owner(world: &World, site: &Site) -> Found {
+    for (at, router) in site.routers.iter().enumerate() {
+        let could: Vec<usize> =
+            (0..site.machines()).filter(|machine| site.is_listed(*machine, at)).collect();
+        let active = world.active(&router.name);
+        if active.len() != 1 || !could.contains(&active[0]) {
+            return Err(format!("in peace ({}) is active on {active:?}", router.name));
+        }
+        for vip in site.vips(at) {
+            let holders = world.holders(vip);
+            if holders != active {
+                return Err(format!(
+                    "in peace {vip} is on {holders:?}, ({}) active on {active:?}",
+                    router.name
+                ));
+            }
+        }
+    }
+    Ok(())
+}
