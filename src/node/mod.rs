@@ -212,7 +212,12 @@ impl Node {
     pub fn farewells(&self) -> impl Iterator<Item = Farewell> {
         self.entries.values().filter(|entry| entry.router.is_active()).filter_map(|entry| {
             let port = Port { index: entry.link?, family: entry.router.config().family };
-            let addresses = entry.places.iter().map(|(_, prefix)| *prefix).collect();
+            // Another's address that is also a VIP (priority 255) is not to be taken away.
+            let others = |place| {
+                self.links.address(place).is_some_and(|address| !self.claims.is_ours(address))
+            };
+            let ours = entry.places.iter().filter(|place| !others(place));
+            let addresses = ours.map(|(_, prefix)| *prefix).collect();
             Some(Farewell { port, packets: entry.farewell(), addresses })
         })
     }
