@@ -74,6 +74,12 @@ impl Listener {
         self.heard.get(&vrid).copied().unwrap_or(0)
     }
 
+    /// Whether priority 0 was heard so far.
+    pub fn gave_up(&mut self) -> bool {
+        self.read();
+        self.farewells > 0
+    }
+
     /// Forgets everything but what is still to come.
     pub fn forget(&mut self) {
         self.read();

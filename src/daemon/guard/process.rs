@@ -49,6 +49,8 @@ struct Guard {
 /// # Errors
 /// It was started by hand, or cannot have what it needs.
 pub(crate) fn run(daemon: u32, realtime: bool) -> Result<(), Refused> {
+    // What else the daemon's own starter left open. Before Linux 5.9 it stays.
+    let _ = detached::close_from(3);
     // Standard output is the will, and only to be read: nothing may be printed here.
     let link = duplicate(io::stdin()).map(UnixStream::from);
     let will = duplicate(io::stdout()).and_then(|fd| Reader::new(File::from(fd)));
@@ -58,7 +60,8 @@ pub(crate) fn run(daemon: u32, realtime: bool) -> Result<(), Refused> {
     }
     match prepare(will, daemon, realtime) {
         Ok((mut guard, process)) => {
-            link.write_all(&[READY]).map_err(Refused::Failed)?;
+            // A daemon that has died already does not hear it, and is answered for none the less.
+            let _ = link.write_all(&[READY]);
             let process = process.as_ref().map(AsFd::as_fd);
             // Cannot fail; if it does, better one priority 0 too many than none.
             let _ = detached::wait_for_either(link.as_fd(), process);
