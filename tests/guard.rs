@@ -164,7 +164,13 @@ isolated! {
     fn on_a_kernel_that_keeps_no_owners_the_will_says_what_was_put() {
         let mut lan = Lan::new();
         let a = lan.host();
-        // A box where nothing carries a mark but the VIP, which then loses it: an old kernel.
+        let address = |arguments: &[&str]| {
+            let mut program = Command::new("ip");
+            program.arg("address").args(arguments).args(["dev", "eth0"]);
+            assert!(a.within(|| program.status().unwrap().success()), "{arguments:?}");
+        };
+        let life = ["valid_lft", "600", "preferred_lft", "600"];
+        // A box where nothing carries a mark but the VIPs, which then lose it: an old kernel.
         a.within(|| {
             fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
             let mut requests = Requests::open().unwrap();
@@ -173,25 +179,25 @@ isolated! {
             let op = Op { index, prefix, verb: Verb::Remove };
             assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
         });
-        let mut daemon = a.daemon(&one(&a, 100, "address_lifetime = 600"));
+        // A VIP that another program put there before.
+        address(&[&["add", "192.0.2.200/32"][..], &life].concat());
+        let keys = format!("vips = [\"{OWN}\", \"{VIP}\", \"192.0.2.101\"]\npriority = 255");
+        let mut daemon = a.daemon(&a.router("51", &format!("{keys}\naddress_lifetime = 600")));
         daemon.wait_for("active");
-        wait("the VIP is there", || a.has(VIP));
+        wait("the VIPs are there", || a.has(VIP) && a.has("192.0.2.101"));
         guard_of(&daemon);
         daemon.signal("-STOP");
-        let address = |arguments: &[&str]| {
-            let mut program = Command::new("ip");
-            program.arg("address").args(arguments).args(["dev", "eth0"]);
-            assert!(a.within(|| program.status().unwrap().success()), "{arguments:?}");
-        };
-        let vip = format!("{VIP}/32");
-        address(&["del", &vip]);
-        address(&["add", &vip, "valid_lft", "600", "preferred_lft", "600"]);
-        // Nobody's business, with a lifetime or without.
-        address(&["add", "192.0.2.77/32", "valid_lft", "600", "preferred_lft", "600"]);
-        address(&["add", "192.0.2.78/32"]);
+        for vip in ["192.0.2.100/32", "192.0.2.101/32"] {
+            address(&["del", vip]);
+        }
+        address(&[&["add", "192.0.2.100/32"][..], &life].concat());
+        // Nobody's business: one that an operator set in place of the VIP, and one that is none.
+        address(&["add", "192.0.2.101/32"]);
+        address(&[&["add", "192.0.2.77/32"][..], &life].concat());
         daemon.kill();
         wait("the VIP is gone", || !a.has(VIP));
-        assert!(a.has("192.0.2.77") && a.has("192.0.2.78"));
+        wait("it is done", || daemon.log().contains("1 addresses taken away"));
+        assert!([OWN, "192.0.2.101", "192.0.2.77"].iter().all(|other| a.has(other)));
     }
 }
 
