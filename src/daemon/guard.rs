@@ -26,7 +26,7 @@ use serde::Serialize;
 use smol::io::AsyncReadExt as _;
 use smol::{Async, Timer};
 
-use crate::linux::clock;
+use crate::linux::{clock, detached};
 
 pub(crate) use process::{Refused, run};
 
@@ -86,6 +86,7 @@ impl Starter {
     /// Out of descriptors, memory or processes; no /proc.
     pub(super) fn start(&self) -> io::Result<Started> {
         let (link, theirs) = UnixStream::pair()?;
+        let link = UnixStream::from(detached::with_high_number(link)?);
         // Opened anew, for reading only.
         let will = File::open(format!("/proc/self/fd/{}", self.will.as_raw_fd()))?;
         let mut command = Command::new("/proc/self/exe");

@@ -105,9 +105,9 @@ const fn offset_of(half: u64) -> u64 {
     HALVES + half * HALF as u64
 }
 
-fn put(out: &mut Vec<u8>, farewell: &Farewell) {
+fn put(out: &mut Vec<u8>, farewell: &Farewell<'_>) {
     let short = |length: usize| u16::try_from(length).unwrap_or(u16::MAX).to_le_bytes();
-    for packet in &farewell.packets {
+    for packet in farewell.packets.iter() {
         out.extend(farewell.port.index.0.to_le_bytes());
         out.push(match farewell.port.family {
             Family::V4 => 4,
@@ -267,10 +267,10 @@ mod tests {
 
     use super::*;
 
-    fn farewell() -> Farewell {
+    fn farewell() -> Farewell<'static> {
         Farewell {
             port: Port { index: IfIndex(3), family: Family::V4 },
-            packets: vec![vec![9, 9, 9]],
+            packets: vec![vec![9, 9, 9]].into(),
             addresses: vec![
                 Prefix { ip: [10, 0, 0, 3].into(), len: 24 },
                 Prefix::host("2001:db8::3".parse().unwrap()),

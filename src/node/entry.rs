@@ -1,6 +1,7 @@
 //! One router with everything that the node keeps for it: where it runs, what it sends, what it
 //! heard, what it counts.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -106,6 +107,8 @@ pub(super) struct Entry {
     pub(super) sums: BTreeMap<IpAddr, SumForm>,
     pub(super) counters: Counters,
     frames: Vec<Vec<u8>>,
+    /// Those with priority 0, for the will: made and forgotten together with the others.
+    farewell: Vec<Vec<u8>>,
 }
 
 impl Entry {
@@ -129,6 +132,7 @@ impl Entry {
             sums: BTreeMap::new(),
             counters: Counters::default(),
             frames: Vec::new(),
+            farewell: Vec::new(),
         }
     }
 
@@ -159,18 +163,24 @@ impl Entry {
         {
             let priority = self.router.config().priority.number();
             self.frames = self.make_frames(source, priority);
+            self.farewell = self.make_frames(source, 0);
         }
         &self.frames
     }
 
     /// The complete adverts that give up: priority 0.
-    pub(super) fn farewell(&self) -> Vec<Vec<u8>> {
-        self.source.map_or_else(Vec::new, |source| self.make_frames(source, 0))
+    pub(super) fn farewell(&self) -> Cow<'_, [Vec<u8>]> {
+        match self.source {
+            Some(source) if self.farewell.is_empty() => Cow::Owned(self.make_frames(source, 0)),
+            Some(_) => Cow::Borrowed(&self.farewell),
+            None => Cow::Borrowed(&[]),
+        }
     }
 
     /// Something that adverts are made of has changed.
     pub(super) fn forget_frames(&mut self) {
         self.frames.clear();
+        self.farewell.clear();
     }
 
     /// VIPs that an advert through this link has no room for.

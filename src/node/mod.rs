@@ -209,7 +209,7 @@ impl Node {
 
     /// What the active routers would say and have taken away if this process died now. Changes
     /// only with [`Actions::states_changed`].
-    pub fn farewells(&self) -> impl Iterator<Item = Farewell> {
+    pub fn farewells(&self) -> impl Iterator<Item = Farewell<'_>> {
         self.entries.values().filter(|entry| entry.router.is_active()).filter_map(|entry| {
             let port = Port { index: entry.link?, family: entry.router.config().family };
             // Another's address that is also a VIP (priority 255) is not to be taken away.
@@ -412,7 +412,7 @@ fn advertise(entry: &mut Entry, priority: u8, out: &mut Actions) {
     let farewell;
     let frames = if priority == 0 {
         farewell = entry.farewell();
-        &farewell
+        &*farewell
     } else {
         entry.frames()
     };
