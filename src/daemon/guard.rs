@@ -1,5 +1,5 @@
 //! The guard, as the daemon sees it: started before anything is active, watched, and started again
-//! when it has died. What it does itself is in [`process`].
+//! when it has died. What it does itself stands in `guard/process.rs`.
 //!
 //! It is this same program, executed once more: `/proc/self/exe` is that very file, even if
 //! another version stands at its path by now, so both always agree on the form of the will.

@@ -1,7 +1,7 @@
 //! The last will: what is to be sent and taken away if this process dies, kept where the guard
 //! can read it then ([`super::guard`]).
 //!
-//! Memory behind a descriptor, all numbers little-endian. First 64 bytes: the eight of [`MAGIC`],
+//! Memory behind a descriptor, all numbers little-endian. First 64 bytes: `havip`, 0, `w1`,
 //! and `disarmed` (u32): 0 as long as the guard has to act, 1 from a clean end on, and where
 //! another daemon takes over what this one leaves. Then two halves, of which one is whole at any
 //! time, since the writer may be killed in the middle of a word. Each half: sequence number (u64),
@@ -9,6 +9,9 @@
 //! interface index (u32), family (u8: 4 or 6), length (u16) and bytes of the complete IP packet
 //! with priority 0, number of addresses (u16), and each address as family (u8), prefix length (u8)
 //! and 16 bytes, IPv4 in the first 4.
+//!
+//! All of it is written at each change of a state: for a thousand routers some 60 KB and 0.2 ms of
+//! the engine's time, since the packets are made once and kept with the routers' other adverts.
 //!
 //! Who is killed between a change and its writing leaves a will that is one change old. That does
 //! no harm: a router that is not active any more has its priority 0 answered by the one that is,
