@@ -34,7 +34,7 @@ isolated! {
     fn a_killed_gateway_is_replaced_and_its_kernel_drops_the_vip_by_itself() {
         let mut lan = Lan::new();
         let (a, b, client) = (lan.host(), lan.host(), lan.host());
-        let mut first = start(&a, 200);
+        let mut first = a.daemon_of(&a.config_without_guard(&a.router("51", &keys(200))));
         first.wait_for("active");
         let second = start(&b, 100);
         second.wait_for("backup");
@@ -194,7 +194,7 @@ isolated! {
         let mut lan = Lan::new();
         let (a, b) = (lan.host(), lan.host());
         let rest = a.router("51", &format!("{}\naddress_lifetime = \"forever\"", keys(200)));
-        let mut first = a.daemon(&rest);
+        let mut first = a.daemon_of(&a.config_without_guard(&rest));
         first.wait_for("active");
         wait("the VIP is there", || a.has(VIP));
         first.kill();
@@ -226,7 +226,7 @@ isolated! {
             assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
         });
         let rest = a.router("51", &format!("{}\naddress_lifetime = \"forever\"", keys(200)));
-        let mut first = a.daemon(&rest);
+        let mut first = a.daemon_of(&a.config_without_guard(&rest));
         first.wait_for("active");
         wait("the VIP is there", || a.has(VIP));
         let file = a.folder().join("run/addresses");

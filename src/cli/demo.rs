@@ -161,7 +161,7 @@ impl Stage {
         self.until("gw1 is active again", "gw1", "-> active")?;
         self.gap(pings, back_at)?;
 
-        self.heading("kill -9 of the active daemon: its machine lives on, with nobody in charge");
+        self.heading("kill -9 of the active daemon: its guard is left, and gives up everything");
         let killed_at = clock::now();
         if let Some(daemon) = &mut self.gateways[0].daemon {
             daemon.kill()?;
@@ -171,7 +171,6 @@ impl Stage {
         self.until("gw2 takes over", "gw2", "-> active")?;
         self.took("gw2 is active", killed_at, "the kill");
         self.gap(pings, killed_at)?;
-        self.say("", "gw1's kernel still has the VIP; nobody renews it, so it runs out");
         let gone = self.until_dropped(0)?;
         self.say("gw1", &format!("VIP gone {} ms after the kill", ms(gone.since(killed_at))));
 

@@ -23,7 +23,7 @@ pub(super) struct Flag {
 pub(super) struct Command {
     /// Its name.
     pub(super) name: &'static str,
-    /// One line for the overview.
+    /// One line for the overview; empty: it is not for people, and not listed there.
     pub(super) summary: &'static str,
     /// What it does, and how it ends.
     pub(super) about: &'static str,
@@ -90,7 +90,8 @@ pub(super) fn parse(commands: &'static [Command], arguments: Vec<std::ffi::OsStr
             match find(commands, &name) {
                 Some(command) => command,
                 None => {
-                    let known = commands.iter().map(|command| command.name);
+                    let listed = commands.iter().filter(|command| !command.summary.is_empty());
+                    let known = listed.map(|command| command.name);
                     let hint = crate::config::nearest(&name, known)
                         .map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
                     return Line::Wrong(format!(
@@ -147,7 +148,7 @@ pub(super) fn overview(commands: &[Command]) -> String {
         "havip keeps virtual IPs reachable: VRRP, driven by etcd or TOML.\n\n\
          Usage: havip COMMAND [FLAGS]\n\nCommands:\n",
     );
-    for command in commands {
+    for command in commands.iter().filter(|command| !command.summary.is_empty()) {
         let _ = writeln!(text, "  {:<10} {}", command.name, command.summary);
     }
     text.push_str("\nhavip COMMAND --help tells more.\n\n");

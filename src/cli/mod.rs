@@ -9,6 +9,7 @@ mod etcd;
 #[cfg(feature = "etcd")]
 mod export;
 mod flags;
+mod guard;
 #[cfg(feature = "etcd")]
 mod import;
 mod refused;
@@ -80,6 +81,7 @@ static COMMANDS: &[Command] = &[
     import::COMMAND,
     demo::COMMAND,
     version::COMMAND,
+    guard::COMMAND,
 ];
 
 /// Does what the arguments (without the program's name) say.

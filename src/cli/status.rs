@@ -129,6 +129,10 @@ fn not_well(status: &Value) -> Vec<String> {
     if vrrp["phase"] != "running" {
         found.push(format!("daemon: {}", text(vrrp, "phase")));
     }
+    let guard = &status["guard"];
+    if guard["state"] == "absent" {
+        found.push(format!("guard: absent: {}", text(guard, "why")));
+    }
     for router in list(&vrrp["routers"]) {
         let name = text(router, "name");
         for key in ["not_ready", "held_back", "conflict"] {
@@ -271,6 +275,10 @@ fn render(status: &Value) -> String {
             tell("not sent", &format!("{} {}", text(port, "interface"), port["send_errors"]));
         }
     }
+    let guard = &status["guard"];
+    let process = guard["pid"].as_u64().map_or_else(String::new, |pid| format!(", process {pid}"));
+    let why = guard["why"].as_str().map_or_else(String::new, |why| format!(": {why}"));
+    tell("guard", &format!("{}{process}{why}", text(guard, "state")));
     for warning in list(&status["warnings"]) {
         tell("warning", warning.as_str().unwrap_or("-"));
     }

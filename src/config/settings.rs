@@ -18,6 +18,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("havip", "prefix", "prefix of all keys in etcd (default /havip/)"),
     ("havip", "tunnel_interface", "whose MAC goes into vRouterGateway (default tun0)"),
     ("havip", "realtime", "true or false: real-time priority for adverts (default true)"),
+    ("havip", "guard", "true or false: a process that acts when the daemon dies (default true)"),
     ("havip", "log_level", "error, warn, info or debug (default info)"),
     ("etcd", "endpoints", "list of endpoints, with or without http:// or https://"),
     ("etcd", "timeout", "seconds to wait for etcd at the start, before the snapshot (default 0.8)"),
@@ -110,6 +111,8 @@ pub struct Settings {
     pub tunnel_interface: IfName,
     /// Real-time priority for the thread that sends adverts.
     pub realtime: bool,
+    /// A process of its own that says priority 0 and takes the VIPs away when the daemon dies.
+    pub guard: bool,
     /// How much is logged.
     pub log_level: LogLevel,
     /// Endpoints as written; `None`: no `[etcd]` endpoints in the file.
@@ -146,6 +149,7 @@ pub fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
             .read("havip/tunnel_interface", interface)
             .unwrap_or_else(IfName::tun0),
         realtime: reader.read("havip/realtime", value::boolean).unwrap_or(true),
+        guard: reader.read("havip/guard", value::boolean).unwrap_or(true),
         log_level: reader.read("havip/log_level", log_level).unwrap_or(LogLevel::Info),
         etcd_endpoints: reader.read("etcd/endpoints", endpoints),
         etcd_timeout: reader

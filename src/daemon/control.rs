@@ -25,6 +25,7 @@ use super::channel::{Bell, Ringer};
 use super::engine::{Report, Request};
 #[cfg(feature = "etcd")]
 use super::follow::Follow;
+use super::guard;
 use super::identity::Identity;
 #[cfg(feature = "etcd")]
 use super::keep::{Keep, Written};
@@ -57,6 +58,7 @@ pub(super) struct Wiring {
     pub(super) bell: Bell,
     pub(super) hangup: SignalFd,
     pub(super) notices_lost: Arc<AtomicU64>,
+    pub(super) guard: guard::Shown,
     pub(super) socket: PathBuf,
 }
 
@@ -472,6 +474,7 @@ impl Control {
             },
             warnings: self.warnings.iter().chain(self.store_warnings()).cloned().collect(),
             notices_lost: self.wiring.notices_lost.load(Ordering::Relaxed),
+            guard: guard::status(&self.wiring.guard),
             vrrp,
         }
     }
@@ -483,6 +486,7 @@ fn start_only(before: &Settings, now: &Settings) -> Vec<String> {
         ("[havip] node", before.node == now.node),
         ("[havip] run_dir", before.run_dir == now.run_dir),
         ("[havip] realtime", before.realtime == now.realtime),
+        ("[havip] guard", before.guard == now.guard),
         ("[havip] log_level", before.log_level == now.log_level),
         ("[snapshot] path", before.snapshot_path == now.snapshot_path),
         ("[snapshot] interval", before.snapshot_interval == now.snapshot_interval),

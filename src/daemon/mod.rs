@@ -11,6 +11,7 @@ mod control;
 mod engine;
 #[cfg(feature = "etcd")]
 mod follow;
+pub mod guard;
 mod identity;
 #[cfg(feature = "etcd")]
 mod keep;
@@ -95,8 +96,6 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> Error {
 /// It could not start, or something that nothing works without broke.
 pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     signals::block().map_err(system("blocking signals"))?;
-    // Here, before the first thread, this binary can execute itself once more as the guard that
-    // carries out the will.
     let will = Will::new().map_err(system("making a memfd"))?;
     let settings = local.settings.clone();
     fs::DirBuilder::new()
@@ -113,6 +112,13 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     if let Err(error) = rt::lock_memory() {
         warnings.push(format!("memory is not locked ({error}): paging may delay adverts"));
     }
+
+    // Before the first thread and before anything is active.
+    let shown = guard::shown(settings.guard);
+    let last_will = will.file().map_err(system("opening the will again"))?;
+    let starter = guard::Starter::new(&last_will, settings.realtime)
+        .map_err(system("opening the will again"))?;
+    let first = settings.guard.then(|| starter.start());
 
     let (ledger, leftovers) = Ledger::open(&settings.run_dir, &snapshot);
     warnings.extend(leftovers.warnings);
@@ -189,6 +195,7 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
         bell: control_bell,
         hangup: SignalFd::new(&[Signal::Hangup]).map_err(system("opening a signalfd"))?,
         notices_lost,
+        guard: Arc::clone(&shown),
         socket: settings.run_dir.join("havip.sock"),
     };
     log::init(settings.log_level);
@@ -197,6 +204,9 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
         ::log::warn!("{warning}");
     }
     static EXECUTOR: Executor<'static> = Executor::new();
+    if let Some(first) = first {
+        EXECUTOR.spawn(guard::keep(starter, first, shown)).detach();
+    }
     let sources = Sources::new(local, node);
     let control = control::Control::new(&EXECUTOR, control, sources, identity, warnings);
     smol::block_on(EXECUTOR.run(control.run(store)))
@@ -207,9 +217,11 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
         let _ = writer.join();
     }
     match engine {
-        Ok(result) => result.map_err(system("running the engine")),
-        Err(_) => Err(Error::System("running the engine", io::Error::other("it panicked"))),
+        Ok(result) => result.map_err(system("running the engine"))?,
+        Err(_) => return Err(Error::System("running the engine", io::Error::other("it panicked"))),
     }
+    // All is said and taken away.
+    will::disarm(&last_will).map_err(system("disarming the guard"))
 }
 
 /// The name that this node has in the datastore.

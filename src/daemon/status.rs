@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::GuardStatus;
 use crate::node::NodeStatus;
 
 /// Version of the JSON's shape. Fields may be added; a change of what is there gets a new number.
@@ -26,6 +27,8 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Notices that were not logged, because too many came at once.
     pub notices_lost: u64,
+    /// What acts when this daemon dies.
+    pub guard: GuardStatus,
     /// Routers, sockets, counters.
     pub vrrp: NodeStatus,
 }

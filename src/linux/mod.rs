@@ -5,6 +5,7 @@
 
 mod child;
 pub mod clock;
+pub mod detached;
 pub mod lock;
 mod memfd;
 pub mod netlink;
@@ -21,12 +22,12 @@ mod wait;
 mod witness;
 
 pub use child::{die_with_parent, terminate};
-pub use memfd::memfd;
+pub use memfd::{is_sealed, memfd};
 pub use packet_socket::PacketSocket;
 pub use ping::Pinger;
 pub use poll::Poll;
 pub use recv_batch::{Received, RecvBatch};
 pub use sys::{MAX_SEND, errno, hostname};
-pub use vrrp_socket::VrrpSocket;
+pub use vrrp_socket::{AnySender, VrrpSocket};
 pub use wait::wait_readable;
 pub use witness::Witness;

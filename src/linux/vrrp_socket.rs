@@ -29,6 +29,39 @@ pub struct VrrpSocket {
     target: TargetOf,
 }
 
+/// Sends complete IP packets to the group out of any interface, with one socket a family: for who
+/// has to be ready for all of them and use few.
+#[derive(Debug)]
+pub struct AnySender {
+    v4: OwnedFd,
+    /// Absent where the kernel has no IPv6.
+    v6: Option<OwnedFd>,
+}
+
+impl AnySender {
+    /// In the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW, or out of descriptors.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { v4: open_unbound(Family::V4)?, v6: open_unbound(Family::V6).ok() })
+    }
+
+    /// Sends as [`VrrpSocket::send_batch`] does, out of `port`, with two system calls and without
+    /// allocating. An interface that is gone is an error of the first packet.
+    pub fn send_batch<P: AsRef<[u8]>>(&self, port: Port, packets: &[P]) -> (usize, Option<Errno>) {
+        let (fd, target) = match (port.family, &self.v6) {
+            (Family::V4, _) => (self.v4.as_fd(), TargetOf::V4),
+            (Family::V6, Some(v6)) => (v6.as_fd(), TargetOf::V6 { scope: port.index }),
+            (Family::V6, None) => return (0, Some(Errno(libc::EAFNOSUPPORT))),
+        };
+        match choose_interface(fd, port) {
+            Ok(()) => sys::send_batch(fd, packets, target.address()),
+            Err(error) => (0, Some(sys::errno(&error))),
+        }
+    }
+}
+
 /// The group as a socket address; apart from [`Target`] so that it can be shown.
 #[derive(Clone, Copy, Debug)]
 enum TargetOf {
@@ -154,35 +187,48 @@ fn open_receive(port: Port) -> io::Result<OwnedFd> {
 }
 
 fn open_send(port: Port) -> io::Result<OwnedFd> {
+    let socket = open_unbound(port.family)?;
+    let fd = socket.as_fd();
+    sys::bind_to_interface(fd, port.index).map_err(step("binding to the interface"))?;
+    choose_interface(fd, port)?;
+    Ok(socket)
+}
+
+/// A socket that sends out of whatever interface is chosen.
+fn open_unbound(family: Family) -> io::Result<OwnedFd> {
     // IPPROTO_RAW: the caller gives the IP header, and no packet of protocol 112 is queued here.
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
-    let socket = sys::socket(sys::domain(port.family), kind, libc::IPPROTO_RAW)
+    let socket = sys::socket(sys::domain(family), kind, libc::IPPROTO_RAW)
         .map_err(step("opening a raw socket to send"))?;
     let fd = socket.as_fd();
     // It would still hear protocol 255, which nobody reads.
     sys::attach_filter(fd, &sys::DROP_ALL).map_err(step("attaching a packet filter"))?;
     sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 0)
         .map_err(step("setting the receive buffer"))?;
-    sys::bind_to_interface(fd, port.index).map_err(step("binding to the interface"))?;
     sys::set_send_options(fd).map_err(step("setting the send buffer and priority"))?;
+    match family {
+        Family::V4 => sys::set_int(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 0)
+            .map_err(step("setting IP_MULTICAST_LOOP"))?,
+        Family::V6 => sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0)
+            .map_err(step("setting IPV6_MULTICAST_LOOP"))?,
+    }
+    Ok(socket)
+}
+
+/// Where packets to the group leave. Takes no lock of the whole kernel.
+fn choose_interface(fd: BorrowedFd<'_>, port: Port) -> io::Result<()> {
     let index = sys::signed(port.index)?;
     match port.family {
         Family::V4 => {
+            // struct ip_mreqn: group, local address, index.
             let mut request = [0; 12];
             request[8..].copy_from_slice(&index.to_ne_bytes());
             sys::set_bytes(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &request)
-                .map_err(step("setting IP_MULTICAST_IF"))?;
-            sys::set_int(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 0)
-                .map_err(step("setting IP_MULTICAST_LOOP"))?;
+                .map_err(step("setting IP_MULTICAST_IF"))
         }
-        Family::V6 => {
-            sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, index)
-                .map_err(step("setting IPV6_MULTICAST_IF"))?;
-            sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0)
-                .map_err(step("setting IPV6_MULTICAST_LOOP"))?;
-        }
+        Family::V6 => sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, index)
+            .map_err(step("setting IPV6_MULTICAST_IF")),
     }
-    Ok(socket)
 }
 
 /// Classic BPF (linux/bpf_common.h): load a word, jump if equal, return.

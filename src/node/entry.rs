@@ -1,6 +1,7 @@
 //! One router with everything that the node keeps for it: where it runs, what it sends, what it
 //! heard, what it counts.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -126,6 +127,8 @@ pub(super) struct Entry {
     pub(super) sums: BTreeMap<IpAddr, SumForm>,
     pub(super) counters: Counters,
     frames: Vec<Vec<u8>>,
+    /// Those with priority 0, for the will: made and forgotten together with the others.
+    farewell: Vec<Vec<u8>>,
 }
 
 impl Entry {
@@ -155,6 +158,7 @@ impl Entry {
             sums: BTreeMap::new(),
             counters: Counters::default(),
             frames: Vec::new(),
+            farewell: Vec::new(),
         }
     }
 
@@ -185,18 +189,24 @@ impl Entry {
         {
             let priority = self.router.config().priority.number();
             self.frames = self.make_frames(source, priority);
+            self.farewell = self.make_frames(source, 0);
         }
         &self.frames
     }
 
     /// The complete adverts that give up: priority 0.
-    pub(super) fn farewell(&self) -> Vec<Vec<u8>> {
-        self.source.map_or_else(Vec::new, |source| self.make_frames(source, 0))
+    pub(super) fn farewell(&self) -> Cow<'_, [Vec<u8>]> {
+        match self.source {
+            Some(source) if self.farewell.is_empty() => Cow::Owned(self.make_frames(source, 0)),
+            Some(_) => Cow::Borrowed(&self.farewell),
+            None => Cow::Borrowed(&[]),
+        }
     }
 
     /// Something that adverts are made of has changed.
     pub(super) fn forget_frames(&mut self) {
         self.frames.clear();
+        self.farewell.clear();
     }
 
     /// VIPs that an advert through this link has no room for.
@@ -251,12 +261,15 @@ impl Entry {
         if changed {
             self.forget_frames();
         }
-        SumNoted { mixed: auto && changed && self.sums.values().any(|form| *form != sum) }
+        SumNoted { changed, mixed: auto && changed && self.sums.values().any(|form| *form != sum) }
     }
 }
 
 /// What noting a checksum form showed.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SumNoted {
+    /// Our own adverts have another form from now on.
+    pub(super) changed: bool,
     /// Peers that send different forms were heard, and one form is all that is sent.
     pub(super) mixed: bool,
 }

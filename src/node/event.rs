@@ -1,5 +1,6 @@
 //! The one door in and the one door out: everything that happens, and everything to do.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -75,12 +76,12 @@ pub enum Event<'a> {
 
 /// What an active router would say, and have taken away, if its process died now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Farewell {
+pub struct Farewell<'a> {
     /// Through which sockets it speaks.
     pub port: Port,
     /// Its adverts with priority 0, whole IP packets: one for each checksum form in use.
-    pub packets: Vec<Vec<u8>>,
-    /// Its addresses, all on the port's interface.
+    pub packets: Cow<'a, [Vec<u8>]>,
+    /// Its addresses, all on the port's interface, but for those that another put there.
     pub addresses: Vec<Prefix>,
 }
 

@@ -214,10 +214,15 @@ impl Node {
 
     /// What the active routers would say and have taken away if this process died now. Changes
     /// only with [`Actions::states_changed`].
-    pub fn farewells(&self) -> impl Iterator<Item = Farewell> {
+    pub fn farewells(&self) -> impl Iterator<Item = Farewell<'_>> {
         self.entries.values().filter(|entry| entry.router.is_active()).filter_map(|entry| {
             let port = Port { index: entry.link?, family: entry.router.config().family };
-            let addresses = entry.places.iter().map(|(_, prefix)| *prefix).collect();
+            // Another's address that is also a VIP (priority 255) is not to be taken away.
+            let others = |place| {
+                self.links.address(place).is_some_and(|address| !self.claims.is_ours(address))
+            };
+            let ours = entry.places.iter().filter(|place| !others(place));
+            let addresses = ours.map(|(_, prefix)| *prefix).collect();
             Some(Farewell { port, packets: entry.farewell(), addresses })
         })
     }
@@ -431,7 +436,7 @@ fn advertise(entry: &mut Entry, id: RouterId, priority: u8, out: &mut Actions) {
     let farewell;
     let frames = if priority == 0 {
         farewell = entry.farewell();
-        &farewell
+        &*farewell
     } else {
         entry.frames()
     };

@@ -92,7 +92,9 @@ impl Node {
             entry.counters.priority_zero_received += 1;
         }
         entry.heard = Some(LastHeard { src, priority: advert.priority, at: now });
-        let mixed = advert.sum.is_some_and(|sum| entry.note_sum(src, sum).mixed);
+        let noted = advert.sum.map(|sum| entry.note_sum(src, sum)).unwrap_or_default();
+        // What an active router would say at its end has another sum, too.
+        out.states_changed |= noted.changed && entry.router.is_active();
         let other_addresses = !advert.addresses().eq(config.vips.iter().map(|prefix| prefix.ip));
         if other_addresses {
             entry.counters.address_list_errors += 1;
@@ -108,7 +110,7 @@ impl Node {
         if let Some(what) = what {
             self.notice(now, Notice::Differs { router: name.clone(), src, what }, out);
         }
-        if mixed {
+        if noted.mixed {
             self.notice(now, Notice::ChecksumForms { router: name.clone() }, out);
         }
         let heard = Heard { src, priority: advert.priority, interval: advert.interval };

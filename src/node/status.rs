@@ -13,7 +13,7 @@ use crate::config::RouterName;
 use crate::wire::vrrp::SumForm;
 
 /// How long another's claim to a VIP is shown.
-const RIVAL_SHOWN: Duration = Duration::from_secs(60);
+const RIVAL_SHOWN: Duration = Duration::from_secs(20);
 
 /// Everything that one node shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -149,7 +149,7 @@ mod tests {
         assert!(claim(&mut bench, [10, 0, 0, 51], THEIRS));
         assert_eq!(bench.router().counters.address_conflicts, 3);
         assert_eq!(bench.router().state, "active", "no stranger takes it by a word");
-        bench.pass(Duration::from_secs(61));
+        bench.pass(Duration::from_secs(21));
         assert_eq!(bench.router().conflict, None);
         // What is ours, and what is no VIP, is nobody's claim.
         assert!(!claim(&mut bench, [10, 0, 0, 51], Mac([2, 0, 0, 0, 0, 1])));

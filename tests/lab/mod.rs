@@ -300,6 +300,11 @@ impl Host {
         )
     }
 
+    /// The same, for a daemon whose death nobody answers to but the kernel.
+    pub fn config_without_guard(&self, rest: &str) -> String {
+        self.config(rest).replacen("[havip]\n", "[havip]\nguard = false\n", 1)
+    }
+
     /// Starts a daemon here with this local file below its own tables.
     pub fn daemon(&self, rest: &str) -> Daemon {
         self.daemon_of(&self.config(rest))

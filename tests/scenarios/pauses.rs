@@ -86,12 +86,16 @@ isolated! {
         let (a, b) = (lan.host(), lan.host());
         let capture = Capture::on(&lan.host());
         let more = "preempt = false\naddress_lifetime = \"forever\"";
-        let mut first = start(&a, 150, more);
+        // Neither a guard nor a lifetime takes the VIP away, so it is there for the next start.
+        let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1\npriority = 150\n{more}");
+        let text = a.config(&a.router("51", &keys));
+        let mut first = a.daemon_of(&text.replace("[havip]\n", "[havip]\nguard = false\n"));
         first.wait_for("active");
         let second = start(&b, 100, more);
         wait_heard(&second);
         first.kill();
         second.wait_for("active");
+        assert!(a.has(VIP), "it was left behind");
         capture.forget();
         let first = start(&a, 150, more);
         first.wait_for("backup");

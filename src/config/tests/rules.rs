@@ -388,6 +388,7 @@ fn settings_have_defaults_and_say_what_is_wrong_with_its_line() {
         ("[havip]\nprefix = \"/havip\"", "conf:2: error: havip/prefix: a prefix ends in a slash"),
         ("[havip]\nlog_level = \"loud\"", "conf:2: error: havip/log_level: \"loud\" is none of"),
         ("[havip]\nrealtime = 7", "conf:2: error: havip/realtime: \"7\" is neither true nor"),
+        ("[havip]\nguard = 7", "conf:2: error: havip/guard: \"7\" is neither true nor"),
         ("[etcd]\nendpoints = []", "conf:2: error: etcd/endpoints: empty"),
         ("[etcd]\nusername = \"u\"", "conf:2: error: etcd/username: password_file is missing"),
         ("[etcd]\nkey = \"/k\"", "conf:2: error: etcd/key: cert is missing beside it"),

@@ -7,11 +7,13 @@ mod encode;
 mod links;
 mod notifications;
 mod parse;
+mod remover;
 mod requests;
 mod routes;
 mod socket;
 
 pub use notifications::Notifications;
 pub use parse::{Malformed, changes};
+pub use remover::Remover;
 pub use requests::Requests;
 pub use routes::default_gateways;
