@@ -78,6 +78,9 @@ pub(super) struct Claims {
     renew: BTreeSet<Place>,
     add: BTreeSet<Place>,
     inflight: VecDeque<Vec<(Kind, Op)>>,
+    /// Places of those that the kernel reported while they were on their way: what it reported is
+    /// newer than their answer.
+    told: BTreeSet<Place>,
     /// Not to be touched before.
     retry: BTreeMap<Place, Instant>,
     retry_order: BTreeSet<(Instant, Place)>,
@@ -126,6 +129,13 @@ impl Claims {
     /// Wants the lifetime of `place` renewed.
     pub(super) fn renew(&mut self, place: Place) {
         self.renew.insert(place);
+    }
+
+    /// The kernel reports an address at `place`.
+    pub(super) fn told(&mut self, place: Place) {
+        if self.is_inflight(&place) {
+            self.told.insert(place);
+        }
     }
 
     /// Looks at a place again: something happened to it.
@@ -252,7 +262,10 @@ impl Claims {
             let place = (op.index, op.prefix);
             // A request that failed as a whole has no results: EIO for each.
             let result = results.get(at).copied().unwrap_or(Err(Errno(5)));
+            let told = self.told.remove(&place);
             match (kind, result) {
+                // It was there, and someone took it away before this was heard of.
+                (Kind::Add, Ok(())) if told && links.address(&place).is_none() => {}
                 (Kind::Add, Ok(())) => {
                     links.acknowledged(op.index, op.prefix);
                     self.put.insert(place);

@@ -57,6 +57,9 @@ impl Node {
             _ => false,
         };
         let touched = self.links.apply(&change);
+        if let Change::Address(address) = &change {
+            self.claims.told((address.index, address.prefix));
+        }
         match touched {
             Touched::Nothing => {}
             Touched::Link(index) => {

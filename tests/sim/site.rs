@@ -34,6 +34,8 @@ pub(crate) struct Site {
     /// VIPs that were ever taken away by word.
     pub(crate) ever_dropped: BTreeSet<IpAddr>,
     squats: Vec<(usize, IfIndex, Prefix)>,
+    /// What stands in the store for all routers, beside the interface.
+    defaults: Vec<(&'static str, &'static str)>,
 }
 
 /// The box's own addresses.
@@ -42,6 +44,24 @@ pub(crate) fn own(machine: usize) -> Vec<Prefix> {
     let v4 = format!("10.0.0.{number}").parse().unwrap();
     let v6 = format!("fe80::{number:x}").parse().unwrap();
     vec![Prefix { ip: v4, len: 24 }, Prefix { ip: v6, len: 64 }]
+}
+
+/// Some of what most sites leave alone; from a stream of its own.
+fn defaults(mut rng: Rng) -> Vec<(&'static str, &'static str)> {
+    let mut rng = Rng::new(!rng.next());
+    let mut all = Vec::new();
+    for (key, values) in [
+        ("carrier_delay", ["0.02", "0.3", "2"]),
+        ("listen_first", ["0", "0.5", "3"]),
+        ("preempt_delay", ["0.05", "0.5", "2"]),
+        ("yield_on_send_errors", ["false"; 3]),
+    ] {
+        let value = values[usize::try_from(rng.below(3)).unwrap()];
+        if rng.chance(250) {
+            all.push((key, value));
+        }
+    }
+    all
 }
 
 impl Site {
@@ -64,6 +84,7 @@ impl Site {
             ever_unlisted: BTreeSet::new(),
             ever_dropped: BTreeSet::new(),
             squats: Vec::new(),
+            defaults: defaults(rng.clone()),
         };
         site.put_back(world);
         for machine in 0..machines {
@@ -103,6 +124,9 @@ impl Site {
         let mut set =
             |path: String, value: String| _ = keys.insert(format!("/havip/{path}"), value);
         set("virtual_router/default/interface".into(), "eth0".into());
+        for (key, value) in &self.defaults {
+            set(format!("virtual_router/default/{key}"), (*value).to_owned());
+        }
         for spec in &self.routers {
             let at = format!("virtual_router/{}", spec.name);
             let vips: Vec<String> = spec.vips.iter().map(ToString::to_string).collect();
