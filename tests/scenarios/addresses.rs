@@ -11,8 +11,7 @@ use havip::node::kernel::{Change, Op, Verb};
 use havip::wire::{IfIndex, Mac, arp, ndp};
 
 use super::*;
-use crate::lab::capture::Capture;
-use crate::lab::{Lan, index_of, ip};
+use crate::lab::{index_of, ip};
 
 /// Addresses that went from a host's interfaces since the beginning.
 struct Gone(Notifications);
@@ -126,12 +125,7 @@ isolated! {
 isolated! {
     fn s6_a_vip_that_is_removed_comes_back_announced_and_is_given_up_in_a_fight() {
         let mut lan = Lan::new();
-        let (a, b) = (lan.host(), lan.host());
-        let capture = Capture::on(&lan.host());
-        let first = start(&a, 150, "");
-        first.wait_for("active");
-        let second = start(&b, 100, "");
-        wait_heard(&second);
+        let Pair { a, b, capture, first, second } = Pair::start(&mut lan, "");
         let mac = lan.mac(&a);
         let remove = || a.within(|| {
             let mut requests = Requests::open().unwrap();

@@ -1,8 +1,6 @@
 //! Ports, links and firewalls that pass one way, for a while, or not at all.
 
 use super::*;
-use crate::lab::Lan;
-use crate::lab::capture::Capture;
 
 const DEAF: [&str; 3] = [
     "add table ip deaf",
@@ -119,12 +117,7 @@ isolated! {
 isolated! {
     fn s10_a_gateway_whose_adverts_the_kernel_refuses_gives_way_and_comes_back() {
         let mut lan = Lan::new();
-        let (a, b) = (lan.host(), lan.host());
-        let capture = Capture::on(&lan.host());
-        let first = start(&a, 150, "");
-        first.wait_for("active");
-        let second = start(&b, 100, "");
-        wait_heard(&second);
+        let Pair { a, b, capture, first, second } = Pair::start(&mut lan, "");
         nft(&a, &[
             "add table ip mute",
             "add chain ip mute out { type filter hook output priority 0 ; }",

@@ -13,7 +13,8 @@ mod pauses;
 
 use std::process::Command;
 
-use lab::{Daemon, Host, wait};
+use lab::capture::Capture;
+use lab::{Daemon, Host, Lan, wait};
 use serde_json::Value;
 
 /// The one VIP of most scenarios.
@@ -23,6 +24,27 @@ const VIP: &str = "192.0.2.100";
 fn start(host: &Host, priority: u8, more: &str) -> Daemon {
     let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1\npriority = {priority}\n{more}");
     host.daemon(&host.router("51", &keys))
+}
+
+/// Two gateways that have heard each other, the first of them active, and what the LAN sees.
+struct Pair {
+    a: Host,
+    b: Host,
+    capture: Capture,
+    first: Daemon,
+    second: Daemon,
+}
+
+impl Pair {
+    fn start(lan: &mut Lan, more: &str) -> Self {
+        let (a, b) = (lan.host(), lan.host());
+        let capture = Capture::on(&lan.host());
+        let first = start(&a, 150, more);
+        first.wait_for("active");
+        let second = start(&b, 100, more);
+        wait_heard(&second);
+        Self { a, b, capture, first, second }
+    }
 }
 
 /// What the status shows of its first router.

@@ -1,20 +1,14 @@
 //! A process or a machine that stands still, or dies.
 
 use super::*;
-use crate::lab::Lan;
-use crate::lab::capture::Capture;
 
 /// The machine of an active gateway is frozen for longer than others wait (a snapshot of a VM, a
 /// starved host), and what the successor said meanwhile reaches it or, with `deaf`, does not.
 fn frozen_for_long(deaf: bool, preempt: bool) {
     let mut lan = Lan::new();
-    let (a, b, client) = (lan.host(), lan.host(), lan.host());
-    let capture = Capture::on(&lan.host());
+    let client = lan.host();
     let more = format!("preempt = {preempt}");
-    let first = start(&a, 150, &more);
-    first.wait_for("active");
-    let second = start(&b, 100, &more);
-    wait_heard(&second);
+    let Pair { a, b, capture, first, second } = Pair::start(&mut lan, &more);
     wait("the VIP answers", || client.reaches(VIP));
     first.signal("-STOP");
     second.wait_for("active");

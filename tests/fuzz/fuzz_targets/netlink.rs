@@ -1,5 +1,7 @@
 #![no_main]
 
+#[path = "../src/bench.rs"]
+mod bench;
 #[path = "../src/netlink.rs"]
 mod target;
 

@@ -6,13 +6,12 @@
 
 use std::time::Duration;
 
-use havip::config::{
-    Facts, IfName, Input, NodeName, Policy, Prefix, TomlFile, Tree, Vanished, build,
-};
 use havip::linux::netlink::changes;
-use havip::node::kernel::{Address, Change, Link, Snapshot};
+use havip::node::kernel::{Change, Snapshot};
 use havip::node::{Action, Actions, Event, Instant, Node};
-use havip::wire::{IfIndex, Mac, arp, ndp};
+use havip::wire::{arp, ndp};
+
+use super::bench::{INDEX, start};
 
 const ROUTERS: &str = r#"
 node.gw1.vrids = ["3", "6"]
@@ -24,51 +23,6 @@ vips = ["10.0.0.3", "10.0.0.4"]
 [virtual_router.6]
 vips = "fe80::6"
 "#;
-
-const INDEX: IfIndex = IfIndex(2);
-
-fn start() -> Node {
-    let (tree, _) = Tree::from_toml(ROUTERS, &TomlFile::Local("conf".into())).unwrap();
-    let (policy, facts) = (Policy::default(), Facts::default());
-    let name = NodeName::new("gw1").unwrap();
-    let input = Input {
-        tree: &tree,
-        node: &name,
-        previous: None,
-        policy: &policy,
-        facts: &facts,
-        vanished: Vanished::Hold,
-        listed_since: None,
-    };
-    let mut node = Node::new();
-    let mut out = Actions::default();
-    let link = Link {
-        index: INDEX,
-        name: IfName::new("eth0").unwrap(),
-        up: true,
-        running: true,
-        loopback: false,
-        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
-        mtu: 1500,
-    };
-    let address = |ip: &str, len, link_scope| Address {
-        index: INDEX,
-        prefix: Prefix { ip: ip.parse().unwrap(), len },
-        secondary: false,
-        tentative: false,
-        permanent: true,
-        link_scope,
-        proto: 0,
-    };
-    let addresses = vec![address("10.0.0.201", 24, false), address("fe80::c9", 64, true)];
-    let now = Instant::from_nanos(1);
-    node.handle(now, Event::Config(build(&input).config.into()), &mut out);
-    node.handle(now, Event::Timeout { heard_all: true }, &mut out);
-    let snapshot = Snapshot { links: vec![link], addresses };
-    node.handle(now, Event::Dumped(Ok(snapshot)), &mut out);
-    answer(&mut node, now, &mut out);
-    node
-}
 
 /// Does at once what is asked of the kernel; bounded, or it goes round for ever.
 fn answer(node: &mut Node, now: Instant, out: &mut Actions) {
@@ -94,9 +48,10 @@ fn answer(node: &mut Node, now: Instant, out: &mut Actions) {
 
 /// Takes any bytes.
 pub(crate) fn run(data: &[u8]) {
-    let mut node = start();
     let mut out = Actions::default();
     let mut now = Instant::from_nanos(1);
+    let mut node = start(ROUTERS, now, &mut out);
+    answer(&mut node, now, &mut out);
     let mut rest = data;
     while let [what, high, low, after @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());

@@ -7,15 +7,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use havip::config::{
-    Facts, IfName, Input, NodeName, Policy, Prefix, TomlFile, Tree, Vanished, build,
-};
-use havip::node::kernel::{Address, Link, Port, Snapshot};
+use havip::node::kernel::Port;
 use havip::node::{Action, Actions, Event, Instant, Node};
+use havip::wire::Family;
 use havip::wire::checksum::Sum;
 use havip::wire::ip::parse_ipv4;
 use havip::wire::vrrp::RxMeta;
-use havip::wire::{Family, IfIndex, Mac};
+
+use super::bench::{INDEX, start};
 
 const ROUTERS: &str = r#"
 node.gw1.vrids = ["2", "3", "6", "255"]
@@ -34,8 +33,6 @@ vips = "10.0.0.201"
 priority = 255
 "#;
 
-const INDEX: IfIndex = IfIndex(2);
-
 struct Bench {
     node: Node,
     now: Instant,
@@ -44,53 +41,19 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (tree, _) = Tree::from_toml(ROUTERS, &TomlFile::Local("conf".into())).unwrap();
-        let (policy, facts) = (Policy::default(), Facts::default());
-        let node = NodeName::new("gw1").unwrap();
-        let input = Input {
-            tree: &tree,
-            node: &node,
-            previous: None,
-            policy: &policy,
-            facts: &facts,
-            vanished: Vanished::Hold,
-            listed_since: None,
-        };
-        let config = build(&input).config;
-        let mut bench =
-            Self { node: Node::new(), now: Instant::from_nanos(1), actions: Actions::default() };
-        bench.event(Event::Config(config.into()));
-        bench.event(Event::Timeout { heard_all: true });
-        let link = Link {
-            index: INDEX,
-            name: IfName::new("eth0").unwrap(),
-            up: true,
-            running: true,
-            loopback: false,
-            mac: Some(Mac([2, 0, 0, 0, 0, 1])),
-            mtu: 1500,
-        };
-        let address = |ip: &str, len, link_scope| Address {
-            index: INDEX,
-            prefix: Prefix { ip: ip.parse().unwrap(), len },
-            secondary: false,
-            tentative: false,
-            permanent: true,
-            link_scope,
-            proto: 0,
-        };
-        let addresses = vec![address("10.0.0.201", 24, false), address("fe80::c9", 64, true)];
-        bench.event(Event::Dumped(Ok(Snapshot { links: vec![link], addresses })));
-        for family in [Family::V4, Family::V6] {
-            let port = Port { index: INDEX, family };
-            bench.event(Event::Opened { port, result: Ok(()) });
-        }
+        let (now, mut actions) = (Instant::from_nanos(1), Actions::default());
+        let mut bench = Self { node: start(ROUTERS, now, &mut actions), now, actions };
+        bench.settle();
         bench
     }
 
     fn event(&mut self, event: Event<'_>) {
         self.actions.clear();
         self.node.handle(self.now, event, &mut self.actions);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
         // The answer to what is asked of the kernel comes at once, and always succeeds.
         for _ in 0..8 {
             let asked = std::mem::take(&mut self.actions.kernel);
