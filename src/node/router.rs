@@ -392,8 +392,17 @@ impl Router {
             }
             return;
         }
-        // "Discard the ADVERTISEMENT": the timer runs on, and ends in preemption.
-        if let State::Backup { preempt_at: slot, waiting, .. } = &mut self.state {
+        // "Discard the ADVERTISEMENT": the timer runs on, and ends in preemption. Only what was
+        // added to it so that somebody may be heard has done its work.
+        let wait = active_down_interval(
+            self.config.version,
+            self.config.priority,
+            self.active_adver_interval,
+        );
+        if let State::Backup { active_down_at, preempt_at: slot, waiting } = &mut self.state {
+            if *waiting == Waiting::Silence {
+                *active_down_at = (*active_down_at).min(now + wait);
+            }
             *slot = Some(preempt_at);
             *waiting = Waiting::Preempting;
         }

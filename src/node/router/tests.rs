@@ -92,6 +92,13 @@ fn a_router_listens_before_it_takes_over_out_of_silence() {
     other.priority = 0;
     feed(&mut told, at_ms(50), Input::Advert(other));
     assert!(down_at(&told) < at_ms(120), "the active router gave up");
+    let mut preempts = listening();
+    other.priority = 50;
+    feed(&mut preempts, at_ms(50), Input::Advert(other));
+    let first = down_at(&preempts);
+    assert!(first < at_ms(420), "who is heard with less is preempted no later");
+    feed(&mut preempts, at_ms(150), Input::Advert(other));
+    assert_eq!(down_at(&preempts), first, "and not put off by each advert");
     // A new configuration is no reason to know more.
     let mut changed = listening();
     let mut config = config::Router::clone(changed.config());
