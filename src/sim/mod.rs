@@ -10,10 +10,13 @@ mod etcd;
 mod gateway;
 mod kernel;
 mod lan;
+mod machine;
 mod rng;
 mod seen;
+mod time;
+mod turn;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,112 +26,23 @@ pub use etcd::Etcd;
 pub use gateway::Disk;
 pub use kernel::Kernel;
 pub use lan::Faults;
+pub use machine::Trouble;
 pub use rng::Rng;
 pub use seen::{Heard, Said, Turn};
 
 use crate::config::{Config, NodeName, Prefix};
-use crate::node::kernel::{Change, Errno, Op, Port, Verb};
-use crate::node::record::{self, Recording};
-use crate::node::{Action, Actions, Event, Host, Inbox, Instant, Node, RouterId, Via, turn};
-use crate::wire::ip::parse_ipv4;
-use crate::wire::vrrp::{RxMeta, group};
-use crate::wire::{Family, IfIndex, Mac};
+use crate::node::{Event, Instant, Node, record};
+use crate::wire::{IfIndex, Mac};
 use lan::Lan;
+use machine::{Machine, Process};
+use time::Happening;
 
-/// Time from a request to the kernel to its answer.
-const KERNEL_NS: (u64, u64) = (100_000, 5_000_000);
-/// Turns that a node may take without the clock moving: more, and it spins.
-const TURNS_MAX: usize = 64;
-
-/// Packets that a socket's buffer holds (an unread one of the default size, measured).
-const PACKETS_MAX: usize = 256;
-/// Packets read in one turn.
-const READ_MAX: usize = 64;
 /// Time from a change in the store to the daemons that follow it, and from asking to an answer.
 const STORE_NS: (u64, u64) = (1_000_000, 50_000_000);
 /// Time after which a daemon that lost the store finds it again.
 const RECONNECT_NS: (u64, u64) = (10_000_000, 1_000_000_000);
 /// Time after which a start goes on without the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What is wrong with one machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trouble {
-    /// Every operation on an address fails with it.
-    pub operations: Option<Errno>,
-    /// Most that the kernel takes longer for an answer, in nanoseconds.
-    pub slow_ns: u64,
-    /// Every dump fails with it.
-    pub dumps: Option<Errno>,
-    /// Everything that is sent fails with it.
-    pub sends: Option<Errno>,
-    /// Notifications find their buffer full; read again, they say so.
-    pub is_deaf: bool,
-    /// Time by which notifications come late, in nanoseconds.
-    pub notes_ns: u64,
-}
-
-/// One machine.
-struct Machine {
-    kernel: Kernel,
-    index: IfIndex,
-    /// The daemon's process; `None`: dead.
-    process: Option<Process>,
-    /// Stopped until then; what arrives waits.
-    frozen_until: Option<Instant>,
-    clock: Clock,
-    /// What is wrong with it.
-    trouble: Trouble,
-    /// What it reads its configuration from, in place of a store: set by a scenario.
-    name: Option<NodeName>,
-    disk: Disk,
-}
-
-struct Process {
-    node: Node,
-    inbox: Inbox,
-    actions: Actions,
-    queue: VecDeque<Event<'static>>,
-    packets: VecDeque<(Port, RxMeta, Vec<u8>)>,
-    open: BTreeSet<Port>,
-    config: Option<Arc<Config>>,
-    gateway: Option<gateway::Gateway>,
-    /// Notifications on their way, with the time at which they are read.
-    notes: VecDeque<(Instant, Change)>,
-    /// Sends that failed, told in the next turn.
-    failed: Vec<(IfIndex, Errno, Option<RouterId>)>,
-    /// Addresses whose addition the queue tells of.
-    added: Vec<Prefix>,
-}
-
-enum Happening {
-    Packet {
-        to: usize,
-        port: Port,
-        meta: RxMeta,
-        bytes: Vec<u8>,
-    },
-    Answer {
-        to: usize,
-        life: u64,
-        event: Event<'static>,
-        added: Vec<Prefix>,
-    },
-    /// The store's state reaches a daemon; after a connection, or while one holds.
-    Store {
-        to: usize,
-        life: u64,
-        is_first: bool,
-    },
-    /// A daemon has waited for the store for long enough.
-    StoreTimeout {
-        to: usize,
-        life: u64,
-    },
-    Thaw {
-        machine: usize,
-    },
-}
 
 /// Everything: machines, wires, time.
 pub struct World {
@@ -200,16 +114,7 @@ impl World {
         for prefix in own {
             kernel.add_own_address(index, *prefix);
         }
-        self.machines.push(Machine {
-            kernel,
-            index,
-            process: None,
-            frozen_until: None,
-            clock,
-            trouble: Trouble::default(),
-            name: None,
-            disk: Disk::default(),
-        });
+        self.machines.push(Machine::new(kernel, index, clock));
         self.lives.push(0);
         self.adverts.push(0);
         number
@@ -239,19 +144,7 @@ impl World {
         let machine = &mut self.machines[number];
         // A daemon hears of changes from its start on; what was before is in its dump.
         machine.kernel.take_notifications();
-        machine.process = Some(Process {
-            node: Node::new(),
-            inbox: Inbox::default(),
-            actions: Actions::default(),
-            queue: VecDeque::new(),
-            packets: VecDeque::new(),
-            open: BTreeSet::new(),
-            config: None,
-            gateway,
-            notes: VecDeque::new(),
-            failed: Vec::new(),
-            added: Vec::new(),
-        });
+        machine.process = Some(Process::new(gateway));
     }
 
     /// Ends a daemon as kill -9 does: its addresses stay until their lifetime is over.
@@ -338,28 +231,6 @@ impl World {
         let process = self.machines[machine].process.as_ref();
         let gateway = process.and_then(|process| process.gateway.as_ref());
         gateway.map_or((0, 0), |gateway| (gateway.refused, gateway.sources.held.len()))
-    }
-
-    fn store_speaks(&mut self, to: usize, is_first: bool) {
-        if !self.etcd.is_up {
-            return;
-        }
-        let machine = &mut self.machines[to];
-        let Some(process) = &mut machine.process else { return };
-        let Some(gateway) = &mut process.gateway else { return };
-        gateway.is_first |= is_first;
-        if let Some(config) = gateway.take(&self.etcd, &mut machine.disk) {
-            self.configure(to, config);
-        }
-    }
-
-    fn store_is_late(&mut self, to: usize) {
-        let Some(process) = &mut self.machines[to].process else { return };
-        let Some(gateway) = &mut process.gateway else { return };
-        if gateway.is_waiting {
-            let config = gateway.start_without();
-            self.configure(to, config);
-        }
     }
 
     fn tell(&mut self, machine: usize, event: Event<'static>) {
@@ -483,347 +354,4 @@ impl World {
     pub const fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }
-
-    /// Lets time pass; `check` sees the world after everything that happens.
-    pub fn run(&mut self, time: Duration, mut check: impl FnMut(&Self)) {
-        let ran = self.try_run(time, |world| {
-            check(world);
-            Ok::<(), std::convert::Infallible>(())
-        });
-        match ran {
-            Ok(()) => {}
-            Err(never) => match never {},
-        }
-    }
-
-    /// The same, until `check` finds something.
-    ///
-    /// # Errors
-    /// What it found.
-    pub fn try_run<E>(
-        &mut self,
-        time: Duration,
-        mut check: impl FnMut(&Self) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let end = self.now + time;
-        loop {
-            self.turns.clear();
-            self.settle();
-            check(self)?;
-            match self.next() {
-                Some(next) if next <= end => self.advance(next),
-                Some(_) | None => break,
-            }
-        }
-        self.now = end;
-        Ok(())
-    }
-
-    /// When something happens next.
-    fn next(&self) -> Option<Instant> {
-        let happening = self.happenings.keys().next().map(|(at, _)| *at);
-        let machines = self.machines.iter().filter_map(|machine| {
-            let process = machine.process.as_ref().filter(|_| machine.frozen_until.is_none());
-            let deadline = process.and_then(|process| process.node.next_deadline());
-            let deadline = deadline.map(|at| machine.clock.reaches(at));
-            let note = process.and_then(|process| process.notes.front().map(|(at, _)| *at));
-            [deadline, note, machine.kernel.next_expiry()].into_iter().flatten().min()
-        });
-        happening.into_iter().chain(machines).min().map(|at| at.max(self.now))
-    }
-
-    fn advance(&mut self, to: Instant) {
-        self.now = to;
-        for machine in &mut self.machines {
-            machine.kernel.expire(to);
-        }
-        let now = to;
-        while let Some(entry) = self.happenings.first_entry() {
-            if entry.key().0 > to {
-                break;
-            }
-            match entry.remove() {
-                Happening::Packet { to, port, meta, bytes } => {
-                    let machine = &mut self.machines[to];
-                    if machine.kernel.is_running(port.index)
-                        && let Some(process) = &mut machine.process
-                        && process.open.contains(&port)
-                        && process.packets.len() < PACKETS_MAX
-                    {
-                        process.packets.push_back((port, meta, bytes));
-                    }
-                }
-                Happening::Store { to, life, .. } | Happening::StoreTimeout { to, life }
-                    if self.lives[to] != life => {}
-                // The whole process stands still.
-                what @ (Happening::Store { to, .. } | Happening::StoreTimeout { to, .. })
-                    if self.machines[to].frozen_until.is_some_and(|until| until > now) =>
-                {
-                    let until = self.machines[to].frozen_until.unwrap_or(now);
-                    self.happen(until, what);
-                }
-                Happening::Store { to, is_first, .. } => self.store_speaks(to, is_first),
-                Happening::StoreTimeout { to, .. } => self.store_is_late(to),
-                Happening::Answer { to, life, event, added } => {
-                    if self.lives[to] == life {
-                        if let Some(process) = &mut self.machines[to].process {
-                            process.added.extend(added);
-                        }
-                        if let (Event::Opened { port, result: Ok(()) }, Some(process)) =
-                            (&event, &mut self.machines[to].process)
-                        {
-                            process.open.insert(*port);
-                        }
-                        self.tell(to, event);
-                    }
-                }
-                Happening::Thaw { machine } => {
-                    if self.machines[machine].frozen_until.is_some_and(|until| until <= to) {
-                        self.machines[machine].frozen_until = None;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Lets every daemon that has something to do take its turns.
-    fn settle(&mut self) {
-        for number in 0..self.machines.len() {
-            let mut turns = 0;
-            self.notify(number);
-            while self.has_work(number) {
-                turns += 1;
-                assert!(turns <= TURNS_MAX, "machine {number} spins at {:?}", self.now);
-                self.turn(number);
-                self.notify(number);
-            }
-        }
-    }
-
-    fn has_work(&self, number: usize) -> bool {
-        let machine = &self.machines[number];
-        machine.frozen_until.is_none()
-            && machine.process.as_ref().is_some_and(|process| {
-                let own = machine.clock.shows(self.now);
-                !process.queue.is_empty()
-                    || !process.packets.is_empty()
-                    || !process.failed.is_empty()
-                    || process.notes.front().is_some_and(|(at, _)| *at <= self.now)
-                    || process.node.next_deadline().is_some_and(|at| at <= own)
-            })
-    }
-
-    /// What the kernel told since, on its way to the daemon, or lost.
-    fn notify(&mut self, number: usize) {
-        let Machine { kernel, process, trouble, .. } = &mut self.machines[number];
-        if !kernel.has_notifications() {
-            return;
-        }
-        let changes = kernel.take_notifications();
-        let Some(process) = process else { return };
-        let due = self.now + Duration::from_nanos(trouble.notes_ns);
-        let due = process.notes.back().map_or(due, |(last, _)| due.max(*last));
-        if trouble.is_deaf {
-            // Whoever reads them next learns that there were more.
-            if !matches!(process.notes.back(), Some((_, Change::Overrun))) {
-                process.notes.push_back((due, Change::Overrun));
-            }
-        } else {
-            process.notes.extend(changes.into_iter().map(|change| (due, change)));
-        }
-    }
-
-    fn turn(&mut self, number: usize) {
-        let machine = &mut self.machines[number];
-        let now = machine.clock.shows(self.now);
-        let Some(mut process) = machine.process.take() else { return };
-        let Process { node, inbox, actions, queue, packets, notes, failed, added, .. } =
-            &mut process;
-        for (index, errno, advert_of) in failed.drain(..) {
-            let adverts = advert_of.into_iter().collect();
-            queue.push_back(Event::SendFailed { index, errno, count: 1, adverts });
-        }
-        let ready = notes.iter().take_while(|(at, _)| *at <= self.now).count();
-        let mut seen = Turn::new(number, self.lives[number], self.now);
-        seen.added = std::mem::take(added);
-        let notes = notes.drain(..ready).map(|(_, change)| change).collect();
-        let at = (number, self.lives[number]);
-        let mut host = SimHost { now, notes, queue, packets, seen: &mut seen };
-        match &mut self.record {
-            Some((machine, life, record)) if (*machine, *life) == at => {
-                let mut recording = Recording::new(&mut host);
-                turn(node, &mut recording, inbox, actions);
-                record.extend(recording.frame());
-            }
-            Some(_) | None => turn(node, &mut host, inbox, actions),
-        }
-        seen.notices.extend(actions.notices.iter().cloned());
-        let stopped = process.node.is_stopped();
-        self.carry_out(number, &mut process, &mut seen);
-        seen.is_due = process.node.next_deadline().is_some_and(|at| at <= now);
-        self.turns.push(seen);
-        if !stopped {
-            self.machines[number].process = Some(process);
-        }
-    }
-
-    fn carry_out(&mut self, number: usize, process: &mut Process, seen: &mut Turn) {
-        let actions = std::mem::take(&mut process.actions);
-        let trouble = self.machines[number].trouble;
-        for (via, advert_of, bytes) in actions.frames() {
-            self.frames += 1;
-            self.note(number, bytes);
-            seen.sent(via, bytes);
-            let index = match via {
-                Via::Vrrp(port) => port.index,
-                Via::Ethernet(index) => index,
-            };
-            if let Some(errno) = trouble.sends {
-                process.failed.push((index, errno, advert_of));
-                continue;
-            }
-            match via {
-                Via::Vrrp(port) => self.transmit(number, port, bytes),
-                Via::Ethernet(_) => self.note_announcement(number, bytes),
-            }
-        }
-        for action in &actions.kernel {
-            let mut added = Vec::new();
-            let event = match action {
-                Action::Dump => Event::Dumped(match trouble.dumps {
-                    Some(errno) => Err(errno),
-                    None => Ok(self.machines[number].kernel.snapshot()),
-                }),
-                Action::Apply(ops) => {
-                    let results = ops.iter().map(|op| self.apply(number, op, &mut added));
-                    Event::Applied(results.collect())
-                }
-                Action::Open(port) => {
-                    let there = self.machines[number].kernel.is_running(port.index);
-                    let result = if there { Ok(()) } else { Err(Errno(19)) };
-                    Event::Opened { port: *port, result }
-                }
-                // Nobody else claims an address here.
-                Action::Watch { .. } => continue,
-                Action::Close(port) => {
-                    process.open.remove(port);
-                    continue;
-                }
-            };
-            let slow = Duration::from_nanos(self.rng.below(trouble.slow_ns + 1));
-            let at = self.after(KERNEL_NS) + slow;
-            // The kernel's thread answers in order.
-            let last = self
-                .happenings
-                .iter()
-                .filter(|(_, what)| matches!(what, Happening::Answer { to, .. } if *to == number))
-                .map(|((at, _), _)| *at)
-                .max();
-            let at = last.map_or(at, |last| at.max(last));
-            let life = self.lives[number];
-            self.happen(at, Happening::Answer { to: number, life, event, added });
-        }
-        process.actions = actions;
-    }
-
-    fn apply(&mut self, number: usize, op: &Op, added: &mut Vec<Prefix>) -> Result<(), Errno> {
-        let Machine { kernel, trouble, .. } = &mut self.machines[number];
-        match (trouble.operations, op.verb) {
-            // Where there is no such interface there is no address to remove, either.
-            (Some(Errno(19)), Verb::Remove) | (None, _) => {}
-            (Some(errno), _) => return Err(errno),
-        }
-        let was_there = kernel.address(op.index, op.prefix).is_some();
-        kernel.apply(self.now, op)?;
-        if matches!(op.verb, Verb::Put { .. }) && !was_there {
-            added.push(op.prefix);
-        }
-        Ok(())
-    }
-
-    fn transmit(&mut self, from: usize, port: Port, bytes: &[u8]) {
-        self.adverts[from] += 1;
-        let machine = &self.machines[from];
-        if !machine.kernel.is_running(port.index) {
-            return;
-        }
-        let (meta, payload) = match port.family {
-            Family::V4 => match parse_ipv4(bytes) {
-                Ok((meta, payload)) => (meta, payload),
-                Err(reason) => panic!("machine {from} sent a packet that is none: {reason:?}"),
-            },
-            Family::V6 => {
-                // Without one the kernel sends nothing.
-                let Some(src) = machine.kernel.first(port.index, Family::V6) else { return };
-                (RxMeta { src, dst: group(Family::V6), ttl: 255 }, &bytes[40..])
-            }
-        };
-        for to in 0..self.machines.len() {
-            if to == from {
-                continue;
-            }
-            let Self { lan, rng, .. } = self;
-            for (delay, bytes) in lan.pass(rng, (from, to), payload) {
-                let port = Port { index: self.machines[to].index, family: port.family };
-                self.happen(self.now + delay, Happening::Packet { to, port, meta, bytes });
-            }
-        }
-    }
-
-    fn note_announcement(&mut self, from: usize, frame: &[u8]) {
-        let ip = seen::announced(frame);
-        let ip = ip.unwrap_or_else(|| panic!("machine {from} announced nothing: {frame:02x?}"));
-        self.announced.insert((from, ip), self.now);
-    }
-
-    fn note(&mut self, from: usize, bytes: &[u8]) {
-        let mut hash = self.trace;
-        let head = [u64::try_from(from).unwrap_or(0), self.now.nanos()];
-        for byte in head.iter().flat_map(|part| part.to_le_bytes()).chain(bytes.iter().copied()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        self.trace = hash;
-    }
-
-    fn after(&mut self, (least, most): (u64, u64)) -> Instant {
-        self.now + Duration::from_nanos(least + self.rng.below(most - least))
-    }
-
-    fn happen(&mut self, at: Instant, what: Happening) {
-        self.sequence += 1;
-        self.happenings.insert((at, self.sequence), what);
-    }
-}
-
-struct SimHost<'a> {
-    now: Instant,
-    notes: Vec<Change>,
-    queue: &'a mut VecDeque<Event<'static>>,
-    packets: &'a mut VecDeque<(Port, RxMeta, Vec<u8>)>,
-    seen: &'a mut Turn,
-}
-
-impl Host for SimHost<'_> {
-    fn drain(&mut self, inbox: &mut Inbox) -> bool {
-        for change in self.notes.drain(..) {
-            inbox.event(Event::Kernel(change));
-        }
-        for event in self.queue.drain(..) {
-            self.seen.heard_event(&event);
-            inbox.event(event);
-        }
-        let ready = self.packets.len().min(READ_MAX);
-        for (port, meta, bytes) in self.packets.drain(..ready) {
-            self.seen.heard(port, &meta, &bytes);
-            inbox.packet(port, meta, &bytes);
-        }
-        self.seen.heard_all = self.packets.is_empty();
-        self.seen.heard_all
-    }
-
-    fn now(&mut self) -> Instant {
-        self.now
-    }
-
-    fn flush(&mut self, _node: &Node, _actions: &Actions) {}
 }
