@@ -66,7 +66,7 @@ fn once(keepalived: bool, interval: &str, end: End, outcome: &mut Outcome) {
     let mut lan = Lan::new();
     let (a, b) = (lan.host(), lan.host());
     let capture = Capture::on(&lan.host());
-    let macs = [lan.mac(&a), lan.mac(&b)];
+    let macs = [a.mac(), b.mac()];
     let start = |at: usize, host| Gateway::start(keepalived, host, 1, interval, PRIORITIES[at]);
     let active = start(0, &a);
     wait("the first is active", || vips(&a) == 1);

@@ -3,6 +3,7 @@
 //!
 //! Nothing here decides. What it speaks with the core is in [`crate::node::kernel`].
 
+mod bpf;
 mod child;
 pub mod clock;
 pub mod detached;

@@ -87,14 +87,6 @@ pub(super) fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: libc::c_int) -> io::
         .or_else(|_| set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
 }
 
-/// One instruction of a classic BPF filter: code, jump if true, jump if false, operand.
-pub(super) const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code, jt, jf, k }
-}
-
-/// Lets nothing in.
-pub(super) const DROP_ALL: [libc::sock_filter; 1] = [instruction(0x06, 0, 0, 0)];
-
 /// SO_ATTACH_FILTER; takes the place of the filter before.
 pub(super) fn attach_filter(fd: BorrowedFd<'_>, filter: &[libc::sock_filter]) -> io::Result<()> {
     let length = libc::c_ushort::try_from(filter.len()).map_err(io::Error::other)?;

@@ -5,8 +5,9 @@ use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::bpf::{DROP_ALL, JUMP_IF, LOAD, NETWORK, RETURN, instruction};
 use super::recv_batch::RecvBatch;
-use super::sys::{self, Target, instruction};
+use super::sys::{self, Target};
 use crate::node::kernel::{Errno, Port};
 use crate::wire::vrrp::PROTOCOL;
 use crate::wire::{Family, IfIndex};
@@ -149,7 +150,7 @@ fn open_receive(port: Port) -> io::Result<OwnedFd> {
     let fd = socket.as_fd();
     // A raw socket hears every interface from the moment it exists. Nothing gets in before it is
     // bound to its own.
-    sys::attach_filter(fd, &sys::DROP_ALL).map_err(step("attaching a packet filter"))?;
+    sys::attach_filter(fd, &DROP_ALL).map_err(step("attaching a packet filter"))?;
     sys::bind_to_interface(fd, port.index).map_err(step("binding to the interface"))?;
     sys::set_receive_buffer(fd, RECEIVE_BUFFER).map_err(step("setting the receive buffer"))?;
     let index = sys::signed(port.index)?;
@@ -202,7 +203,7 @@ fn open_unbound(family: Family) -> io::Result<OwnedFd> {
         .map_err(step("opening a raw socket to send"))?;
     let fd = socket.as_fd();
     // It would still hear protocol 255, which nobody reads.
-    sys::attach_filter(fd, &sys::DROP_ALL).map_err(step("attaching a packet filter"))?;
+    sys::attach_filter(fd, &DROP_ALL).map_err(step("attaching a packet filter"))?;
     sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 0)
         .map_err(step("setting the receive buffer"))?;
     sys::set_send_options(fd).map_err(step("setting the send buffer and priority"))?;
@@ -231,14 +232,8 @@ fn choose_interface(fd: BorrowedFd<'_>, port: Port) -> io::Result<()> {
     }
 }
 
-/// Classic BPF (linux/bpf_common.h): load a word, jump if equal, return.
-const LOAD: u16 = 0x20;
-const JUMP_IF: u16 = 0x15;
-const RETURN: u16 = 0x06;
 /// A length beyond any packet: all of it.
 const WHOLE: u32 = 0x0004_0000;
-/// SKF_NET_OFF: offsets from here count from the network header.
-const NETWORK: u32 = 0xfff0_0000;
 
 /// Destination 224.0.0.18. An IPv4 raw socket's filter sees the IP header first.
 const FILTER_V4: [libc::sock_filter; 4] = [

@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::sys::{self, instruction};
+use super::bpf::{DROP_ALL, JUMP_IF, LOAD, LOAD_BYTE, NETWORK, RETURN, instruction};
+use super::sys;
 use crate::node::kernel::Port;
 use crate::wire::{Family, Mac, arp, ndp};
 
@@ -16,14 +17,6 @@ const WATCHED_MAX: usize = 1000;
 const MESSAGE_MAX: usize = 256;
 /// Bytes of unread messages: hosts that answer wrongly answer often.
 const RECEIVE_BUFFER: libc::c_int = 64 * 1024;
-
-/// Classic BPF (linux/bpf_common.h): load a word, load a byte, jump if equal, return.
-const LOAD: u16 = 0x20;
-const LOAD_BYTE: u16 = 0x30;
-const JUMP_IF: u16 = 0x15;
-const RETURN: u16 = 0x06;
-/// SKF_NET_OFF: offsets from here count from the network header.
-const NETWORK: u32 = 0xfff0_0000;
 
 /// ICMP6_FILTER (RFC 3542 §3.2), and the type of a Neighbor Advertisement (RFC 4861 §4.4).
 const ICMP6_FILTER: libc::c_int = 1;
@@ -47,7 +40,7 @@ impl Witness {
             Family::V4 => {
                 let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK;
                 let socket = sys::socket(libc::AF_PACKET, kind, 0)?;
-                sys::attach_filter(socket.as_fd(), &sys::DROP_ALL)?;
+                sys::attach_filter(socket.as_fd(), &DROP_ALL)?;
                 // SAFETY: a C structure of integers, for which all zeroes hold.
                 let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
                 address.sll_family = libc::AF_PACKET as libc::c_ushort;
@@ -60,7 +53,7 @@ impl Witness {
             Family::V6 => {
                 let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
                 let socket = sys::socket(libc::AF_INET6, kind, libc::IPPROTO_ICMPV6)?;
-                sys::attach_filter(socket.as_fd(), &sys::DROP_ALL)?;
+                sys::attach_filter(socket.as_fd(), &DROP_ALL)?;
                 sys::bind_to_interface(socket.as_fd(), port.index)?;
                 // struct icmp6_filter: a bit for each type that is kept out.
                 let kept_out = (0..8u32).flat_map(|word| {

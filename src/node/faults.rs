@@ -89,7 +89,8 @@ impl Node {
     }
 
     /// Why a router does not take part, where `why` is what is missing: not yet if it bears that,
-    /// and still if it gave way a moment ago.
+    /// and still if it gave way a moment ago. Only who still `has_source`, an address to send from,
+    /// bears the loss of its link.
     pub(super) fn borne(
         &mut self,
         now: Instant,

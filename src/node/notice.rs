@@ -211,8 +211,6 @@ pub enum Difference {
     Interval(Centis),
     /// The list of addresses.
     Addresses,
-    /// Nothing, and that is odd: the same priority.
-    SamePriority(u8),
 }
 
 impl Notice {
@@ -439,9 +437,6 @@ impl fmt::Display for Difference {
                 write!(f, "has another interval, {interval} s; set advert_interval alike on all")
             }
             Self::Addresses => f.write_str("lists other addresses; set vips alike on all"),
-            Self::SamePriority(priority) => {
-                write!(f, "has the same priority, {priority}; the higher address decides")
-            }
         }
     }
 }

@@ -1,14 +1,15 @@
 //! What one turn of one daemon took in and gave out, for those who judge it.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use crate::config::{Config, Prefix};
 use crate::node::kernel::Port;
 use crate::node::notice::Notice;
 use crate::node::{Event, Instant, Via};
-use crate::wire::Family;
-use crate::wire::ip::parse_ipv4;
+use crate::wire::ip::{IPV6_HEADER, parse_ipv4};
 use crate::wire::vrrp::{Packet, RxMeta};
-use std::net::IpAddr;
-use std::sync::Arc;
+use crate::wire::{Family, arp, ndp};
 
 /// A valid advert that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +114,10 @@ impl Turn {
     }
 }
 
-/// The target of a gratuitous ARP, or of an unsolicited NA.
+/// The address that a gratuitous ARP or an unsolicited NA announces.
 pub(super) fn announced(frame: &[u8]) -> Option<IpAddr> {
     match frame.get(12..14) {
-        Some([0x08, 0x06]) => {
-            frame.get(38..42).and_then(|ip| <[u8; 4]>::try_from(ip).ok()).map(IpAddr::from)
-        }
-        _ => frame.get(62..78).and_then(|ip| <[u8; 16]>::try_from(ip).ok()).map(IpAddr::from),
+        Some([0x08, 0x06]) => arp::claim(frame.get(14..)?).map(|(ip, _)| ip.into()),
+        _ => ndp::claim(frame.get(14 + IPV6_HEADER..)?).map(|(ip, _)| ip.into()),
     }
 }

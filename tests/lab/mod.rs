@@ -201,12 +201,6 @@ impl Lan {
         self.requests.set_up(host.port, plugged).unwrap();
     }
 
-    /// The MAC of the far end of a host's cable, and what the host's own `eth0` has.
-    pub fn mac(&self, host: &Host) -> Mac {
-        let links = host.snapshot().links;
-        links.iter().find(|link| link.name.as_str() == "eth0").and_then(|link| link.mac).unwrap()
-    }
-
     /// Deletes a host's `eth0`.
     pub fn delete(&mut self, host: &Host) {
         self.requests.delete_link(host.port).unwrap();
@@ -243,6 +237,12 @@ impl Host {
 
     pub fn ip(&self) -> String {
         format!("192.0.2.{}", self.number)
+    }
+
+    /// The MAC of its `eth0`.
+    pub fn mac(&self) -> Mac {
+        let links = self.snapshot().links;
+        links.iter().find(|link| link.name.as_str() == "eth0").and_then(|link| link.mac).unwrap()
     }
 
     pub fn folder(&self) -> &Path {

@@ -126,7 +126,7 @@ isolated! {
     fn s6_a_vip_that_is_removed_comes_back_announced_and_is_given_up_in_a_fight() {
         let mut lan = Lan::new();
         let Pair { a, b, capture, first, second } = Pair::start(&mut lan, "");
-        let mac = lan.mac(&a);
+        let mac = a.mac();
         let remove = || a.within(|| {
             let mut requests = Requests::open().unwrap();
             let eth0 = index_of(&mut requests, "eth0");
@@ -213,7 +213,7 @@ isolated! {
             wait("it is there", || a.has(vip));
             let address = a.snapshot().addresses.into_iter().find(|a| a.prefix.ip == ip(vip));
             assert!(!address.unwrap().tentative, "{vip}");
-            wait("it is announced", || capture.has_claim(lan.mac(&a), vip));
+            wait("it is announced", || capture.has_claim(a.mac(), vip));
         }
     }
 }
@@ -231,7 +231,7 @@ isolated! {
         let conflict = |at: usize| daemon.status()["vrrp"]["routers"][at]["conflict"].to_string();
         wait("both are active", || a.has(VIP) && a.has("fe80::51"));
         assert_eq!((conflict(0), conflict(1)), ("null".into(), "null".into()));
-        let ours = lan.mac(&a);
+        let ours = a.mac();
         let theirs = Mac([2, 0, 0, 0xbe, 0xef, 1]);
         wait("the announcements of its start are over", || {
             let at = |vip: &str| {

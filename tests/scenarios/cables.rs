@@ -57,7 +57,7 @@ isolated! {
         assert!(daemon.state() == "active" && a.has(VIP));
         capture.forget();
         lan.plug(&a, true);
-        wait("it announces its VIP after that", || capture.has_claim(lan.mac(&a), VIP));
+        wait("it announces its VIP after that", || capture.has_claim(a.mac(), VIP));
         assert_eq!(counter(&daemon, "master_transitions"), 1);
         assert!(daemon.log().contains("its link is back"), "{}", daemon.log());
     }
@@ -86,7 +86,7 @@ isolated! {
         nft(&b, &["delete table ip deaf"]);
         wait_heard(&second);
         assert_eq!(second.state(), "backup");
-        assert!(!capture.has_advert(lan.mac(&b)) && !capture.has_claim(lan.mac(&b), VIP));
+        assert!(!capture.has_advert(b.mac()) && !capture.has_claim(b.mac(), VIP));
         assert_eq!(counter(&first, "master_transitions"), 1);
     }
 }
@@ -106,7 +106,7 @@ isolated! {
         nft(&b, &["delete table ip deaf"]);
         second.wait_for("backup");
         wait("the VIP is on one", || a.has(VIP) && !b.has(VIP));
-        wait("the one that stays announces it", || capture.has_claim(lan.mac(&a), VIP));
+        wait("the one that stays announces it", || capture.has_claim(a.mac(), VIP));
         wait("the VIP answers", || client.reaches(VIP));
         assert_eq!(counter(&first, "master_transitions"), 1);
         assert_eq!(counter(&second, "master_transitions"), 1);
@@ -136,7 +136,7 @@ isolated! {
         nft(&a, &["delete table ip mute"]);
         wait("it is back", || first.state() == "active" && second.state() == "backup");
         wait("and has announced the VIP", || {
-            a.has(VIP) && !b.has(VIP) && capture.has_claim(lan.mac(&a), VIP)
+            a.has(VIP) && !b.has(VIP) && capture.has_claim(a.mac(), VIP)
         });
     }
 }

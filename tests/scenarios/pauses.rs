@@ -24,7 +24,7 @@ fn frozen_for_long(deaf: bool, preempt: bool) {
     }
     capture.forget();
     first.signal("-CONT");
-    wait("the one with precedence announces its VIP again", || capture.has_claim(lan.mac(&a), VIP));
+    wait("the one with precedence announces its VIP again", || capture.has_claim(a.mac(), VIP));
     wait("one is active", || (first.state(), second.state()) == ("active".into(), "backup".into()));
     wait("one has the VIP", || a.has(VIP) && !b.has(VIP));
     wait("the VIP answers", || client.reaches(VIP));
@@ -82,8 +82,7 @@ isolated! {
         let more = "preempt = false\naddress_lifetime = \"forever\"";
         // Neither a guard nor a lifetime takes the VIP away, so it is there for the next start.
         let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1\npriority = 150\n{more}");
-        let text = a.config(&a.router("51", &keys));
-        let mut first = a.daemon_of(&text.replace("[havip]\n", "[havip]\nguard = false\n"));
+        let mut first = a.daemon_of(&a.config_without_guard(&a.router("51", &keys)));
         first.wait_for("active");
         let second = start(&b, 100, more);
         wait_heard(&second);
@@ -96,7 +95,7 @@ isolated! {
         assert!(!a.has(VIP), "it is a backup, and has the VIP");
         wait_heard(&first);
         assert!(b.has(VIP) && !a.has(VIP));
-        assert!(!capture.has_advert(lan.mac(&a)), "it said something");
+        assert!(!capture.has_advert(a.mac()), "it said something");
     }
 }
 
