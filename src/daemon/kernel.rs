@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use super::channel::{Bell, Ringer};
 use super::ledger::Ledger;
 use crate::linux::netlink::Requests;
-use crate::linux::{PacketSocket, VrrpSocket, Witness, errno};
+use crate::linux::{PacketSocket, VrrpSocket, WATCHED_MAX, Witness, errno};
 use crate::node::kernel::{Errno, Op, Port, Snapshot};
 
 /// Requests that may wait for this thread.
@@ -95,7 +95,11 @@ pub(super) fn run(
             }
             Job::Open(port) => Answer::Opened(port, open(port).map_err(|error| errno(&error))),
             Job::Watch(witness, addresses) => match witness.watch(&addresses) {
-                Ok(()) => continue,
+                Ok(()) if addresses.len() <= WATCHED_MAX => continue,
+                Ok(()) => Answer::Trouble(format!(
+                    "more than {WATCHED_MAX} VIPs on one interface: who else claims those beyond \
+                     is not heard"
+                )),
                 Err(error) => Answer::Trouble(format!(
                     "who else claims a VIP is not heard: attaching a packet filter: {error}"
                 )),

@@ -11,8 +11,8 @@ use super::sys;
 use crate::node::kernel::Port;
 use crate::wire::{Family, Mac, arp, ndp};
 
-/// Addresses that one socket listens for at most; those beyond are not watched.
-const WATCHED_MAX: usize = 1000;
+/// Addresses that one socket listens for at most: a filter has 4,096 instructions (BPF_MAXINSNS).
+pub const WATCHED_MAX: usize = 1000;
 /// What is kept of a message: a neighbour advertisement with a few options.
 const MESSAGE_MAX: usize = 256;
 /// Bytes of unread messages: hosts that answer wrongly answer often.
@@ -71,7 +71,8 @@ impl Witness {
         Ok(Self { file: File::from(socket), family: port.family })
     }
 
-    /// Listens for these addresses, as far as they are of its family, and for no others.
+    /// Listens for the first [`WATCHED_MAX`] of these addresses that are of its family, and for no
+    /// others.
     ///
     /// # Errors
     /// ENOMEM.

@@ -260,3 +260,18 @@ isolated! {
         assert!(a.has(VIP) && a.has("fe80::51"));
     }
 }
+
+isolated! {
+    fn vips_that_are_too_many_to_be_watched_are_told() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let many: Vec<String> =
+            (0..1_001).map(|n| format!("\"10.8.{}.{}\"", n / 250, n % 250 + 1)).collect();
+        let daemon = start(&a, 150, &format!("vips_excluded = [{}]", many.join(", ")));
+        daemon.wait_for("active");
+        wait("all are there", || a.has("10.8.4.1") && a.has(VIP));
+        wait("it is told", || {
+            daemon.status()["warnings"].to_string().contains("who else claims those beyond")
+        });
+    }
+}
