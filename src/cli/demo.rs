@@ -170,9 +170,9 @@ impl Stage {
         self.gateways[0].daemon = None;
         self.until("gw2 takes over", "gw2", "-> active")?;
         self.took("gw2 is active", killed_at, "the kill");
-        self.gap(pings, killed_at)?;
         let gone = self.until_dropped(0)?;
         self.say("gw1", &format!("VIP gone {} ms after the kill", ms(gone.since(killed_at))));
+        self.gap(pings, killed_at)?;
 
         self.heading("The daemon of gw1 is started again");
         let back_at = clock::now();

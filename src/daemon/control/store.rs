@@ -212,7 +212,6 @@ impl Control {
     pub(super) async fn leave(&mut self) {
         if let Some(keep) = &mut self.keep {
             // What waits for its time would be lost.
-            keep.hurry();
             or(keep.finish(self.executor), async {
                 Timer::after(LEAVE).await;
             })
