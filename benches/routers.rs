@@ -3,8 +3,8 @@
 //!
 //!     cargo bench --bench routers -- [--routers 1,64,250] [--interval 0.1] [--seconds 10]
 //!
-//! Both gateways of a pair run the same program, so each one's cost includes what its peer makes of
-//! it. Needs root, and keepalived from `tests/lab/fetch`. Prints a table in Markdown.
+//! The two are joined by a cable and not by a switch, whose work the kernel would charge to whoever
+//! sends. Both run the same program, so each one's cost includes what its peer makes of it. Needs root, and keepalived from `tests/lab/fetch`. Prints a table in Markdown.
 
 #[path = "measure/gateway.rs"]
 mod gateway;
@@ -39,7 +39,8 @@ fn measure(keepalived: bool, routers: usize, interval: &str, seconds: u64) -> Ro
 
 fn measure_here(keepalived: bool, routers: usize, interval: &str, seconds: u64) -> Row {
     let mut lan = Lan::named("br0");
-    let (a, b) = (lan.host(), lan.host());
+    let (mut a, mut b) = (lan.host(), lan.host());
+    lan.join(&mut a, &mut b);
     let begin = clock::now();
     let active = Gateway::start(keepalived, &a, routers, interval, 200);
     wait("every VIP is there", || vips(&a) == routers);

@@ -183,17 +183,21 @@ impl Lan {
         host.port = index_of(requests, &port);
         requests.set_master(host.port, self.bridge).unwrap();
         requests.set_up(host.port, true).unwrap();
-        let number = host.number;
-        host.within(|| {
-            // Duplicate address detection would keep a link-local address tentative for a second.
-            fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0").ok();
+        host.configure();
+    }
+
+    /// Takes two hosts off the switch and puts a cable between them: what a packet costs on its
+    /// way is then theirs alone.
+    pub fn join(&mut self, a: &mut Host, b: &mut Host) {
+        self.delete(a);
+        self.delete(b);
+        a.within(|| {
+            let eth0 = name("eth0");
             let mut requests = Requests::open().unwrap();
-            let lo = index_of(&mut requests, "lo");
-            requests.set_up(lo, true).unwrap();
-            let eth0 = index_of(&mut requests, "eth0");
-            requests.add_address(eth0, Prefix { ip: [192, 0, 2, number].into(), len: 24 }).unwrap();
-            requests.set_up(eth0, true).unwrap();
+            requests.add_veth(&eth0, &eth0, Some(b.namespace.as_fd())).unwrap();
         });
+        a.configure();
+        b.configure();
     }
 
     /// Plugs a host's cable in or out.
@@ -228,6 +232,21 @@ impl Host {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         netns::enter(&self.home).unwrap();
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Sets its `eth0` up, with its address.
+    fn configure(&self) {
+        self.within(|| {
+            // Duplicate address detection would keep a link-local address tentative for a second.
+            fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0").ok();
+            let mut requests = Requests::open().unwrap();
+            let lo = index_of(&mut requests, "lo");
+            requests.set_up(lo, true).unwrap();
+            let eth0 = index_of(&mut requests, "eth0");
+            let prefix = Prefix { ip: [192, 0, 2, self.number].into(), len: 24 };
+            requests.add_address(eth0, prefix).unwrap();
+            requests.set_up(eth0, true).unwrap();
+        });
     }
 
     /// Its number: `gwN` is its node's name.
