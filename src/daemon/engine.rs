@@ -212,6 +212,7 @@ impl Engine {
                 BELL => {
                     // Before the channels are read: what comes later rings again.
                     self.wiring.bell.silence();
+                    self.read_channels(inbox);
                     true
                 }
                 key => {
@@ -226,7 +227,9 @@ impl Engine {
             self.packets_at = self.woke_at;
         }
         self.ready = ready;
-        self.read_channels(inbox);
+        for failed in self.failed.drain(..) {
+            inbox.event(failed);
+        }
         all
     }
 
@@ -317,9 +320,6 @@ impl Engine {
                 Request::Config(config) => inbox.event(Event::Config(config)),
                 Request::Status(answer) => self.status_wanted.push(answer),
             }
-        }
-        for failed in self.failed.drain(..) {
-            inbox.event(failed);
         }
     }
 

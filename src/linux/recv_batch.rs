@@ -11,17 +11,28 @@ use crate::wire::Family;
 
 /// Packets that one call reads at most.
 const MAX_RECEIVE: usize = 32;
+/// What it asks for at first, and again after fewer came: a header must be filled in for each.
+const MIN_RECEIVE: usize = 4;
 /// Bytes of one packet that are kept: the largest advert, 255 IPv6 addresses after 8 bytes, has
 /// 4,088.
 const PACKET: usize = 4096;
+/// Most adverts are no longer than this, and lie side by side; of the room for longer ones no
+/// page is touched before one comes.
+const SHORT: usize = 256;
 /// Bytes of ancillary data: hop limit (24 with its header) and packet information (40).
 const CONTROL: usize = 128;
 /// Bytes of a socket address: sockaddr_in6, the larger one.
 const NAME: usize = size_of::<libc::sockaddr_in6>();
 
-/// Room for 32 packets, used again and again: 133 KiB on the heap.
+/// Room for 32 packets, used again and again: 14 KiB on the heap, and 128 KiB of addresses for
+/// long packets.
 pub struct RecvBatch {
     slots: Box<[Slot]>,
+    /// `PACKET` bytes a slot.
+    long: Box<[u8]>,
+    /// How many the next call asks for, and the last one asked for.
+    room: usize,
+    asked: usize,
     filled: usize,
     family: Family,
 }
@@ -31,7 +42,8 @@ pub struct RecvBatch {
 struct Slot {
     control: [u8; CONTROL],
     name: [u8; NAME],
-    bytes: [u8; PACKET],
+    /// Its first bytes, and all of them if it has no more.
+    short: [u8; SHORT],
     length: usize,
     control_length: usize,
     truncated: bool,
@@ -59,56 +71,69 @@ impl RecvBatch {
         let slot = || Slot {
             control: [0; CONTROL],
             name: [0; NAME],
-            bytes: [0; PACKET],
+            short: [0; SHORT],
             length: 0,
             control_length: 0,
             truncated: false,
         };
-        let slots = std::iter::repeat_with(slot).take(MAX_RECEIVE).collect();
-        Self { slots, filled: 0, family: Family::V4 }
+        Self {
+            slots: std::iter::repeat_with(slot).take(MAX_RECEIVE).collect(),
+            // Asked for as zeroes, so that the kernel gives pages when they are written.
+            long: vec![0; MAX_RECEIVE * PACKET].into_boxed_slice(),
+            room: MIN_RECEIVE,
+            asked: MIN_RECEIVE,
+            filled: 0,
+            family: Family::V4,
+        }
     }
 
     /// The packets of the last [`VrrpSocket::recv_batch`](super::VrrpSocket::recv_batch), in order of arrival. One whose source
     /// the kernel did not tell, which it always does, is left out.
     pub fn packets(&self) -> impl Iterator<Item = Received<'_>> {
         let filled = self.slots.get(..self.filled).unwrap_or_default();
-        filled.iter().filter_map(|slot| slot.received(self.family))
+        let both = filled.iter().zip(self.long.chunks_exact(PACKET));
+        both.filter_map(|(slot, long)| slot.received(long, self.family))
     }
 
     /// Whether more may wait: the last read found as many as it had room for.
     #[must_use]
     pub const fn is_full(&self) -> bool {
-        self.filled == MAX_RECEIVE
+        self.filled == self.asked
     }
 
     /// Reads from `fd`, a socket of `family`, without waiting.
     pub(super) fn fill(&mut self, fd: BorrowedFd<'_>, family: Family) -> io::Result<usize> {
         self.filled = 0;
         self.family = family;
+        self.asked = self.room;
         // SAFETY: both are plain C structures of integers and pointers, for which all zeroes hold.
         let (mut vectors, mut messages): (
-            [libc::iovec; MAX_RECEIVE],
+            [[libc::iovec; 2]; MAX_RECEIVE],
             [libc::mmsghdr; MAX_RECEIVE],
         ) = unsafe { MaybeUninit::zeroed().assume_init() };
-        for ((slot, vector), message) in self.slots.iter_mut().zip(&mut vectors).zip(&mut messages)
-        {
-            vector.iov_base = slot.bytes.as_mut_ptr().cast();
-            vector.iov_len = PACKET;
+        let rooms = self.slots.iter_mut().zip(self.long.chunks_exact_mut(PACKET));
+        let headers = vectors.iter_mut().zip(&mut messages);
+        for ((slot, long), (vector, message)) in rooms.zip(headers).take(self.asked) {
+            let (_, beyond) = long.split_at_mut(SHORT);
+            vector[0].iov_base = slot.short.as_mut_ptr().cast();
+            vector[0].iov_len = SHORT;
+            vector[1].iov_base = beyond.as_mut_ptr().cast();
+            vector[1].iov_len = beyond.len();
             message.msg_hdr.msg_name = slot.name.as_mut_ptr().cast();
             message.msg_hdr.msg_namelen = NAME as libc::socklen_t;
-            message.msg_hdr.msg_iov = vector;
-            message.msg_hdr.msg_iovlen = 1;
+            message.msg_hdr.msg_iov = vector.as_mut_ptr();
+            message.msg_hdr.msg_iovlen = vector.len() as _;
             message.msg_hdr.msg_control = slot.control.as_mut_ptr().cast();
             message.msg_hdr.msg_controllen = CONTROL as _;
         }
         let count = loop {
-            // SAFETY: each header points to a live vector, name, control buffer and packet buffer
-            // of the lengths that it gives; no time-out.
+            // SAFETY: the first `asked` headers, no more than there are, point to a live name,
+            // control buffer and two packet buffers of the lengths that they give; no time-out.
             let result = unsafe {
                 libc::recvmmsg(
                     fd.as_raw_fd(),
                     messages.as_mut_ptr(),
-                    MAX_RECEIVE as libc::c_uint,
+                    self.asked as libc::c_uint,
                     libc::MSG_DONTWAIT as _,
                     ptr::null_mut(),
                 )
@@ -119,20 +144,27 @@ impl RecvBatch {
                     let error = io::Error::last_os_error();
                     match error.kind() {
                         io::ErrorKind::Interrupted => {}
-                        io::ErrorKind::WouldBlock => return Ok(0),
+                        io::ErrorKind::WouldBlock => break 0,
                         _ => return Err(error),
                     }
                 }
             }
         };
-        for (slot, message) in self.slots.iter_mut().zip(&messages).take(count) {
+        let rooms = self.slots.iter_mut().zip(self.long.chunks_exact_mut(PACKET));
+        for ((slot, long), message) in rooms.zip(&messages).take(count) {
             slot.length = usize::try_from(message.msg_len).unwrap_or(usize::MAX).min(PACKET);
+            if slot.length > SHORT {
+                let (start, _) = long.split_at_mut(SHORT);
+                start.copy_from_slice(&slot.short);
+            }
             #[allow(clippy::unnecessary_cast, reason = "musl has a socklen_t there")]
             let control_length = message.msg_hdr.msg_controllen as usize;
             slot.control_length = control_length.min(CONTROL);
             slot.truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         }
         self.filled = count;
+        // A burst is read in few calls; one packet at a time, without the headers of many.
+        self.room = if count < MIN_RECEIVE { MIN_RECEIVE } else { MAX_RECEIVE };
         Ok(count)
     }
 }
@@ -144,14 +176,15 @@ impl Default for RecvBatch {
 }
 
 impl Slot {
-    fn received(&self, family: Family) -> Option<Received<'_>> {
+    fn received<'a>(&'a self, long: &'a [u8], family: Family) -> Option<Received<'a>> {
+        let bytes = if self.length > SHORT { long } else { &self.short };
         let control = self.control.get(..self.control_length).unwrap_or_default();
         let (destination, hop_limit) = match family {
             Family::V4 => (None, None),
             Family::V6 => control_messages(control),
         };
         Some(Received {
-            bytes: self.bytes.get(..self.length).unwrap_or_default(),
+            bytes: bytes.get(..self.length).unwrap_or_default(),
             source: source(family, &self.name)?,
             destination: destination.map(IpAddr::V6),
             hop_limit,

@@ -112,11 +112,17 @@ isolated!(
             return skip("a_packet_beyond_the_buffer_is_marked", "needs iproute2");
         }
         let (near, far) = wire.sockets(Family::V6);
-        let packets = [packet(ip("fe80::2"), &[1; 4088]), packet(ip("fe80::2"), &[1; 4104])];
-        assert_eq!(far.send_batch(&packets), (2, None));
+        // The lengths at which one part of the buffer ends and the other begins are among them.
+        let payloads = [256, 257, 4088, 4104].map(|length| {
+            (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<u8>>()
+        });
+        let packets = payloads.each_ref().map(|payload| packet(ip("fe80::2"), payload));
+        assert_eq!(far.send_batch(&packets), (4, None));
         let mut seen = Vec::new();
-        receive(&near, 2, |received| seen.push((received.bytes.len(), received.truncated)));
-        assert_eq!(seen, [(4088, false), (4096, true)]);
+        receive(&near, 4, |received| seen.push((received.bytes.to_vec(), received.truncated)));
+        let [a, b, c, mut d] = payloads;
+        d.truncate(4096);
+        assert_eq!(seen, [(a, false), (b, false), (c, false), (d, true)]);
     }
 );
 
