@@ -113,7 +113,7 @@ pub(super) struct Entry {
     pub(super) held_off: Option<(Instant, NotReady)>,
     /// When it is to be looked at again for either.
     pub(super) look_at: Option<Instant>,
-    /// Where this entry stands in the index of deadlines.
+    /// Where this entry stands in the index of deadlines: at [`Self::deadlines`] or before them.
     pub(super) timers: [Option<Instant>; 3],
     /// Since when the state is what it is, and why.
     pub(super) since: Instant,
@@ -169,6 +169,11 @@ impl Entry {
         };
         let config = self.router.config();
         config.vips.iter().chain(&config.vips_excluded).map(|prefix| (index, *prefix)).collect()
+    }
+
+    /// When something is due, by kind of timer.
+    pub(super) fn deadlines(&self) -> [Option<Instant>; 3] {
+        [self.router.next_deadline(), self.renew_at, self.look_at]
     }
 
     /// Name of the state as operators and RFC 9568 have it.

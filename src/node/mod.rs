@@ -57,6 +57,9 @@ use kernel::{Change, Port};
 
 /// Routers that may send, or give up, in one turn: so that no burst overflows a peer's socket.
 const ADVERTS_PER_TURN: usize = 64;
+/// Deadlines that have moved away are put where they belong this long before they come up, so that
+/// those of a burst of adverts cost one wake-up.
+const GATHER: Duration = Duration::from_millis(1);
 /// Notices of one kind about one thing: at most one in this time.
 const NOTICE_PAUSE: Duration = Duration::from_secs(1);
 /// Kinds and things that the limiter remembers.
@@ -251,7 +254,19 @@ impl Node {
         let mut deferred = Vec::new();
         let mut fired = 0;
         while let Some((at, timer, id)) = self.timers.first().copied() {
-            if at > now || fired >= ADVERTS_PER_TURN {
+            if at > now + GATHER || fired >= ADVERTS_PER_TURN {
+                break;
+            }
+            let entry = self.entries.get_mut(&id);
+            // It has moved away since it was put there.
+            let is_stale = |entry: &&mut Entry| entry.deadlines()[timer as usize] != Some(at);
+            if let Some(entry) = entry.filter(is_stale) {
+                self.timers.pop_first();
+                entry.timers[timer as usize] = None;
+                self.retime(id);
+                continue;
+            }
+            if at > now {
                 break;
             }
             self.timers.pop_first();
@@ -261,18 +276,14 @@ impl Node {
                 deferred.push((at, timer, id));
                 continue;
             }
+            entry.timers[timer as usize] = None;
             match timer {
                 Timer::Router => {
                     fired += 1;
-                    entry.timers[0] = None;
                     self.input(now, id, Input::Timeout, out);
                 }
-                Timer::Renew => {
-                    entry.timers[1] = None;
-                    self.renew(now, id);
-                }
+                Timer::Renew => self.renew(now, id),
                 Timer::Look => {
-                    entry.timers[2] = None;
                     entry.look_at = None;
                     self.evaluate(now, id, out);
                 }
@@ -371,13 +382,14 @@ impl Node {
         self.notice(now, Notice::Transition { router, states, reason }, out);
     }
 
-    /// Puts a router's deadlines where they belong in the index.
+    /// Puts a router's deadlines where they belong in the index. One that moves away, as a backup's
+    /// does with every advert, stays where it is and is looked at when that comes up.
     fn retime(&mut self, id: RouterId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let new = [entry.router.next_deadline(), entry.renew_at, entry.look_at];
+        let new = entry.deadlines();
         let kinds = [Timer::Router, Timer::Renew, Timer::Look];
         for ((new, old), kind) in new.into_iter().zip(entry.timers.iter_mut()).zip(kinds) {
-            if new == *old {
+            if new == *old || new.zip(*old).is_some_and(|(new, old)| new > old) {
                 continue;
             }
             if let Some(old) = *old {
