@@ -53,7 +53,7 @@ impl Node {
             self.next_id += 1;
             self.by_name.insert(router.name.clone(), id);
             self.by_interface.entry(router.interface.clone()).or_default().push(id);
-            self.entries.insert(id, Entry::new(router, now));
+            self.entries.insert(id, Box::new(Entry::new(router, now)));
         }
         self.config = Some(config);
         self.share_wakeups();

@@ -104,7 +104,8 @@ pub struct Node {
     dump: Dump,
     /// What the kernel reported since the dump under way was asked for.
     changes: Vec<Change>,
-    entries: BTreeMap<RouterId, Entry>,
+    /// Boxed: a node of the map has room for eleven, and is half empty.
+    entries: BTreeMap<RouterId, Box<Entry>>,
     next_id: u64,
     by_name: BTreeMap<RouterName, RouterId>,
     by_interface: BTreeMap<IfName, Vec<RouterId>>,
@@ -259,7 +260,7 @@ impl Node {
             }
             let entry = self.entries.get_mut(&id);
             // It has moved away since it was put there.
-            let is_stale = |entry: &&mut Entry| entry.deadlines()[timer as usize] != Some(at);
+            let is_stale = |entry: &&mut Box<Entry>| entry.deadlines()[timer as usize] != Some(at);
             if let Some(entry) = entry.filter(is_stale) {
                 self.timers.pop_first();
                 entry.timers[timer as usize] = None;
