@@ -4,6 +4,7 @@
 .PHONY: help demo test build release check fuzz bench soak soak-sim cross ci
 
 FUZZ_SECONDS ?= 300
+BENCHES ?= failover routers lateness addresses change takeovers store
 SOAK_SECONDS ?= 3600
 SOAK_SEED ?= 1
 # Targets of `make cross`: files of cross/targets.
@@ -38,12 +39,10 @@ fuzz: ## every parser for FUZZ_SECONDS=300 each
 	@.ci/setup build
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
-bench: ## failover and many routers beside keepalived, and a busy etcd, each in one run; as root
+bench: ## everything beside keepalived, and a busy etcd: tables in target/bench, in an hour; as root
 	@.ci/setup test
 	@tests/lab/fetch keepalived
-	cargo bench --locked --bench failover
-	cargo bench --locked --bench routers
-	cargo bench --locked --bench store
+	@for name in $(BENCHES); do cargo bench --locked --bench $$name || exit; done
 
 soak: ## random faults of an etcd cluster for SOAK_SECONDS=3600, from SOAK_SEED=1; as root
 	@.ci/setup test

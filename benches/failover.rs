@@ -17,14 +17,16 @@ mod measure;
 
 use std::time::Duration;
 
-use gateway::{Gateway, vip, vips};
-use havip::linux::{clock, netns};
+use gateway::{Gateway, Work, vip, vips};
+use havip::linux::clock;
 use havip::node::Instant;
 use havip::wire::Mac;
 use lab::capture::{Capture, What};
 use lab::peer::is_there;
 use lab::{Lan, wait};
-use measure::{Arguments, Stalls};
+use measure::picture::{Bars, draw};
+use measure::table::Table;
+use measure::{Arguments, Stalls, apart, median, ms, worst};
 
 const PRIORITIES: [u8; 2] = [200, 100];
 /// Longer than this, and the machine is what is measured.
@@ -51,13 +53,7 @@ struct Outcome {
 fn measure(keepalived: bool, interval: &str, end: End, runs: usize) -> Outcome {
     let mut outcome = Outcome::default();
     while outcome.gaps.len() < runs && outcome.stalled < 3 * runs {
-        std::thread::scope(|scope| {
-            let run = || {
-                netns::unshare_net().expect("this needs root");
-                once(keepalived, interval, end, &mut outcome);
-            };
-            scope.spawn(run).join().expect("it says why above");
-        });
+        apart(|| once(keepalived, interval, end, &mut outcome));
     }
     outcome
 }
@@ -67,7 +63,8 @@ fn once(keepalived: bool, interval: &str, end: End, outcome: &mut Outcome) {
     let (a, b) = (lan.host(), lan.host());
     let capture = Capture::on(&lan.host());
     let macs = [a.mac(), b.mac()];
-    let start = |at: usize, host| Gateway::start(keepalived, host, 1, interval, PRIORITIES[at]);
+    let work = |at: usize| Work::new(1, interval, PRIORITIES[at]);
+    let start = |at: usize, host| Gateway::start(keepalived, host, &work(at));
     let active = start(0, &a);
     wait("the first is active", || vips(&a) == 1);
     let backup = start(1, &b);
@@ -100,7 +97,6 @@ fn once(keepalived: bool, interval: &str, end: End, outcome: &mut Outcome) {
     if stalls.longest() > STALL {
         outcome.stalled += 1;
     } else {
-        let ms = |from: Instant, to: Instant| (to.nanos() as f64 - from.nanos() as f64) / 1e6;
         outcome.gaps.push(ms(ended_at, first));
         outcome.beyond.push(ms(limit, first));
     }
@@ -131,33 +127,40 @@ fn main() {
         eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
         return;
     }
-    println!(
-        "| interval, s | end | havip, ms: median (worst) | keepalived | ratio of medians | beyond \
-         the protocol, median: havip | keepalived | runs, left out |"
+    let mut table = Table::new(
+        "failover",
+        &[
+            "interval, s",
+            "end",
+            "havip, ms: median (worst)",
+            "keepalived",
+            "ratio of medians",
+            "beyond the protocol, median: havip",
+            "keepalived",
+            "runs + left out: havip, keepalived",
+        ],
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    let mut bars = Vec::new();
     for interval in arguments.value("--intervals", "1,0.1,0.01").split(',') {
         for (name, end) in [("kill -9", End::Kill), ("SIGTERM", End::Term), ("cable", End::Cut)] {
             let [ours, theirs] = [false, true].map(|k| measure(k, interval, end, runs));
-            let median = |values: &[f64]| {
-                let mut values = values.to_vec();
-                values.sort_by(f64::total_cmp);
-                values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-            };
-            let worst = |values: &[f64]| values.iter().copied().fold(f64::NAN, f64::max);
             let shown = |o: &Outcome| format!("{:.1} ({:.1})", median(&o.gaps), worst(&o.gaps));
-            println!(
-                "| {interval} | {name} | {} | {} | {:.2} | {:.1} | {:.1} | {} + {}, {} + {} |",
-                shown(&ours),
-                shown(&theirs),
-                median(&ours.gaps) / median(&theirs.gaps),
-                median(&ours.beyond),
-                median(&theirs.beyond),
-                ours.gaps.len(),
-                theirs.gaps.len(),
-                ours.stalled,
-                theirs.stalled,
-            );
+            let count = |o: &Outcome| format!("{} + {}", o.gaps.len(), o.stalled);
+            let medians = [median(&ours.gaps), median(&theirs.gaps)];
+            table.row(&[
+                interval,
+                name,
+                &shown(&ours),
+                &shown(&theirs),
+                &format!("{:.2}", medians[0] / medians[1]),
+                &format!("{:.1}", median(&ours.beyond)),
+                &format!("{:.1}", median(&theirs.beyond)),
+                &format!("{}, {}", count(&ours), count(&theirs)),
+            ]);
+            let name = format!("{interval} s: {name}");
+            bars.push(Bars { name, ours: medians[0], theirs: medians[1] });
         }
     }
+    let title = "From the end of the active gateway to its successor's first advert, median";
+    draw("failover", title, "ms", &bars);
 }

@@ -1,10 +1,13 @@
-//! Many routers on one interface, havip and keepalived one after the other in one run: CPU and
-//! memory of the active gateway and of its backup, and the time from start to the last VIP.
+//! Many routers, havip and keepalived one after the other in one run: CPU and memory of the active
+//! gateway and of its backup, and the time from start to the first advert and to the last VIP.
 //!
-//!     cargo bench --bench routers -- [--routers 1,64,250] [--interval 0.1] [--seconds 10]
+//!     cargo bench --bench routers -- [--routers 1,64,250,1000] [--interval 0.1] [--seconds 20]
 //!
-//! The two are joined by a cable and not by a switch, whose work the kernel would charge to whoever
-//! sends. Both run the same program, so each one's cost includes what its peer makes of it. Needs root, and keepalived from `tests/lab/fetch`. Prints a table in Markdown.
+//! The two are joined by cables and not by a switch, whose work the kernel would charge to whoever
+//! sends; beyond 250 routers there are several interfaces. Both run the same program, so each one's
+//! cost includes what its peer makes of it. The first advert is shown as each program is by
+//! default, and for havip also without listening first. Needs root, and keepalived from
+//! `tests/lab/fetch`. Prints a table in Markdown.
 
 #[path = "measure/gateway.rs"]
 mod gateway;
@@ -14,38 +17,51 @@ mod measure;
 
 use std::time::Duration;
 
-use gateway::{Gateway, vips};
-use havip::linux::{clock, netns};
+use gateway::{Gateway, PER_INTERFACE, Work, vips};
+use havip::linux::clock;
+use havip::node::Instant;
+use lab::capture::Capture;
 use lab::peer::is_there;
-use lab::{Lan, wait};
-use measure::{Arguments, cpu, memory, pass};
+use lab::{Host, Lan, wait};
+use measure::table::Table;
+use measure::{Arguments, apart, cpu, memory, ms, pass};
 
 struct Row {
     cpu: [f64; 2],
     memory: [f64; 2],
-    start_ms: u128,
+    first_ms: f64,
+    last_ms: f64,
 }
 
-/// In a network namespace of its own.
-fn measure(keepalived: bool, routers: usize, interval: &str, seconds: u64) -> Row {
-    std::thread::scope(|scope| {
-        let run = || {
-            netns::unshare_net().expect("this needs root");
-            measure_here(keepalived, routers, interval, seconds)
-        };
-        scope.spawn(run).join().expect("it says why above")
-    })
-}
-
-fn measure_here(keepalived: bool, routers: usize, interval: &str, seconds: u64) -> Row {
+fn pair(routers: usize) -> (Lan, Host, Host) {
     let mut lan = Lan::named("br0");
-    let (mut a, mut b) = (lan.host(), lan.host());
-    lan.join(&mut a, &mut b);
+    let (a, b) = (lan.host(), lan.host());
+    let cables = u8::try_from(routers.div_ceil(PER_INTERFACE)).expect("--routers: not that many");
+    lan.join(&a, &b, cables);
+    (lan, a, b)
+}
+
+/// Starts one and waits for all of its VIPs; when its first advert came and its last VIP was there.
+fn start(keepalived: bool, [a, b]: [&Host; 2], work: &Work<'_>) -> (Gateway, f64, f64) {
+    let capture = Capture::on(b);
     let begin = clock::now();
-    let active = Gateway::start(keepalived, &a, routers, interval, 200);
-    wait("every VIP is there", || vips(&a) == routers);
-    let start_ms = clock::now().since(begin).as_millis();
-    let backup = Gateway::start(keepalived, &b, routers, interval, 100);
+    let active = Gateway::start(keepalived, a, work);
+    let mac = a.mac();
+    let mut last = Instant::ZERO;
+    wait("every VIP is there", || {
+        last = clock::now();
+        vips(a) == work.routers
+    });
+    wait("it advertises", || capture.has_advert(mac));
+    let first = capture.all().into_iter().find(|seen| seen.from == mac).expect("it was waited for");
+    (active, ms(begin, first.at), ms(begin, last))
+}
+
+fn measure(keepalived: bool, routers: usize, interval: &str, seconds: u64) -> Row {
+    let (_lan, a, b) = pair(routers);
+    let work = |priority| Work::new(routers, interval, priority);
+    let (active, first_ms, last_ms) = start(keepalived, [&a, &b], &work(200));
+    let backup = Gateway::start(keepalived, &b, &work(100));
     // Announcements repeat for a while after a start.
     pass(Duration::from_secs(6));
     assert_eq!(vips(&b), 0, "one active gateway");
@@ -57,30 +73,45 @@ fn measure_here(keepalived: bool, routers: usize, interval: &str, seconds: u64) 
     Row {
         cpu: [per_minute(0), per_minute(1)],
         memory: processes.map(|pids| memory(&pids)),
-        start_ms,
+        first_ms,
+        last_ms,
     }
+}
+
+/// The first advert of a havip that does not listen first.
+fn at_once(routers: usize, interval: &str) -> f64 {
+    let (_lan, a, b) = pair(routers);
+    let mut work = Work::new(routers, interval, 200);
+    work.every[0] = "listen_first = 0";
+    start(false, [&a, &b], &work).1
 }
 
 fn main() {
     let arguments = Arguments::read();
     let interval = arguments.value("--interval", "0.1");
-    let seconds = arguments.value("--seconds", "10").parse().expect("--seconds: a number");
+    let seconds = arguments.value("--seconds", "20").parse().expect("--seconds: a number");
     if !is_there("keepalived") {
         eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
         return;
     }
-    println!("| routers, every {interval} s | | havip | keepalived | ratio |");
-    println!("| --- | --- | --- | --- | --- |");
-    for routers in arguments.value("--routers", "1,64,250").split(',') {
-        let routers: usize = routers.parse().expect("--routers: numbers with commas");
-        let [ours, theirs] = [false, true].map(|k| measure(k, routers, interval, seconds));
-        let line = |what: &str, a: f64, b: f64| {
-            println!("| {routers} | {what} | {a:.2} | {b:.2} | {:.2} |", a / b);
-        };
-        line("CPU of the active, s a minute", ours.cpu[0], theirs.cpu[0]);
-        line("CPU of the backup, s a minute", ours.cpu[1], theirs.cpu[1]);
-        line("memory of the active (PSS), MiB", ours.memory[0], theirs.memory[0]);
-        line("memory of the backup (PSS), MiB", ours.memory[1], theirs.memory[1]);
-        line("start to the last VIP, ms", ours.start_ms as f64, theirs.start_ms as f64);
+    let head = format!("routers, every {interval} s");
+    let mut table = Table::new("routers", &[&head, "", "havip", "keepalived", "ratio"]);
+    for routers in arguments.value("--routers", "1,64,250,1000").split(',') {
+        let count: usize = routers.parse().expect("--routers: numbers with commas");
+        let [ours, theirs] = [false, true].map(|k| apart(|| measure(k, count, interval, seconds)));
+        let without = apart(|| at_once(count, interval));
+        for (what, a, b) in [
+            ("CPU of the active, s a minute", ours.cpu[0], theirs.cpu[0]),
+            ("CPU of the backup, s a minute", ours.cpu[1], theirs.cpu[1]),
+            ("memory of the active (PSS), MiB", ours.memory[0], theirs.memory[0]),
+            ("memory of the backup (PSS), MiB", ours.memory[1], theirs.memory[1]),
+            ("start to the first advert, ms", ours.first_ms, theirs.first_ms),
+            ("the same with listen_first = 0", without, theirs.first_ms),
+            ("start to the last VIP, ms", ours.last_ms, theirs.last_ms),
+        ] {
+            let cells = [a, b, a / b].map(|value| format!("{value:.2}"));
+            let [a, b, ratio] = &cells;
+            table.row(&[routers, what, a, b, ratio]);
+        }
     }
 }

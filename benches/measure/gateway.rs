@@ -3,48 +3,109 @@
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 use std::fs;
+use std::net::IpAddr;
 
 use crate::lab::peer::Keepalived;
 use crate::lab::{Daemon, Host};
+
+/// Routers of one interface: a VRID has eight bits.
+pub(crate) const PER_INTERFACE: usize = 250;
+
+/// What a gateway has to do; all else is as each program has it by default.
+#[derive(Clone, Copy)]
+pub(crate) struct Work<'a> {
+    /// Each with one VIP; beyond 250 on `eth1` and so on.
+    pub(crate) routers: usize,
+    /// In seconds.
+    pub(crate) interval: &'a str,
+    pub(crate) priority: u8,
+    /// VIPs of the first router that are not advertised.
+    pub(crate) excluded: usize,
+    /// Lines of havip's and of keepalived's own: for the whole, and for every router.
+    pub(crate) whole: [&'a str; 2],
+    pub(crate) every: [&'a str; 2],
+}
+
+impl<'a> Work<'a> {
+    pub(crate) const fn new(routers: usize, interval: &'a str, priority: u8) -> Self {
+        Self { routers, interval, priority, excluded: 0, whole: [""; 2], every: [""; 2] }
+    }
+
+    /// Number, VRID and interface of each router.
+    fn each(&self) -> impl Iterator<Item = (usize, usize, String)> {
+        (0..self.routers)
+            .map(|at| (at + 1, at % PER_INTERFACE + 1, format!("eth{}", at / PER_INTERFACE)))
+    }
+
+    fn havip_config(&self, host: &Host) -> String {
+        let number = host.number();
+        let names: Vec<String> = self.each().map(|(name, ..)| name.to_string()).collect();
+        let mut text = format!(
+            "[havip]\nnode = \"gw{number}\"\nrun_dir = \"{}\"\n{}\n[node.gw{number}]\n\
+             vrids = [{}]\n\n[virtual_router.default]\nadvert_interval = {}\npriority = {}\n{}\n",
+            host.folder().join("run").display(),
+            self.whole[0],
+            names.join(", "),
+            self.interval,
+            self.priority,
+            self.every[0]
+        );
+        for (name, vrid, interface) in self.each() {
+            text += &format!(
+                "\n[virtual_router.{name}]\nvrid = {vrid}\ninterface = \"{interface}\"\n\
+                 vips = [\"{}\"]\n",
+                vip(name)
+            );
+            if name == 1 && self.excluded > 0 {
+                let all: Vec<String> =
+                    (1..=self.excluded).map(|at| format!("\"{}\"", excluded(at))).collect();
+                text += &format!("vips_excluded = [{}]\n", all.join(", "));
+            }
+        }
+        text
+    }
+
+    fn keepalived_config(&self) -> String {
+        let whole = self.whole[1];
+        let mut text = format!("global_defs {{\n  vrrp_version 3\n{whole}\n}}\n");
+        for (name, vrid, interface) in self.each() {
+            let more = if name == 1 { self.excluded } else { 0 };
+            let more: Vec<String> =
+                (1..=more).map(|at| format!("    {}/32\n", excluded(at))).collect();
+            text += &format!(
+                "vrrp_instance VI_{name} {{\n  state BACKUP\n  interface {interface}\n  \
+                 virtual_router_id {vrid}\n  priority {}\n  advert_int {}\n  {}\n  \
+                 virtual_ipaddress {{\n    {}/32\n  }}\n  \
+                 virtual_ipaddress_excluded {{\n{}  }}\n}}\n",
+                self.priority,
+                self.interval,
+                self.every[1],
+                vip(name),
+                more.concat(),
+            );
+        }
+        text
+    }
+}
 
 /// The VIP of a router: 10.77.0.1 and up, in no network of the hosts', so that they cost no route.
 pub(crate) fn vip(number: usize) -> String {
     format!("10.77.{}.{}", number / 250, number % 250 + 1)
 }
 
+/// A VIP that is not advertised: 10.78.0.1 and up.
+pub(crate) fn excluded(number: usize) -> String {
+    format!("10.78.{}.{}", number / 250, number % 250 + 1)
+}
+
+/// Whether an address is one of those.
+pub(crate) fn is_vip(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if matches!(ip.octets(), [10, 77 | 78, ..]))
+}
+
 /// How many of them a host has.
 pub(crate) fn vips(host: &Host) -> usize {
-    let ours = |ip: std::net::IpAddr| ip.to_string().starts_with("10.77.");
-    host.snapshot().addresses.iter().filter(|address| ours(address.prefix.ip)).count()
-}
-
-fn havip_config(host: &Host, routers: usize, interval: &str, priority: u8) -> String {
-    let number = host.number();
-    let names: Vec<String> = (1..=routers).map(|vrid| vrid.to_string()).collect();
-    let mut text = format!(
-        "[havip]\nnode = \"gw{number}\"\nrun_dir = \"{}\"\n[node.gw{number}]\nvrids = [{}]\n\n\
-         [virtual_router.default]\ninterface = \"eth0\"\nadvert_interval = {interval}\n\
-         priority = {priority}\n",
-        host.folder().join("run").display(),
-        names.join(", ")
-    );
-    for vrid in 1..=routers {
-        text += &format!("\n[virtual_router.{vrid}]\nvips = [\"{}\"]\n", vip(vrid));
-    }
-    text
-}
-
-fn keepalived_config(routers: usize, interval: &str, priority: u8) -> String {
-    let mut text = String::from("global_defs {\n  vrrp_version 3\n}\n");
-    for vrid in 1..=routers {
-        text += &format!(
-            "vrrp_instance VI_{vrid} {{\n  state BACKUP\n  interface eth0\n  \
-             virtual_router_id {vrid}\n  priority {priority}\n  advert_int {interval}\n  \
-             virtual_ipaddress {{\n    {}/32\n  }}\n}}\n",
-            vip(vrid)
-        );
-    }
-    text
+    host.snapshot().addresses.iter().filter(|address| is_vip(address.prefix.ip)).count()
 }
 
 /// A running gateway.
@@ -54,18 +115,19 @@ pub(crate) enum Gateway {
 }
 
 impl Gateway {
-    /// As each program is by default, but for the interval.
-    pub(crate) fn start(
-        keepalived: bool,
-        host: &Host,
-        routers: usize,
-        interval: &str,
-        priority: u8,
-    ) -> Self {
+    pub(crate) fn start(keepalived: bool, host: &Host, work: &Work<'_>) -> Self {
         if keepalived {
-            Self::Keepalived(Keepalived::run(host, &keepalived_config(routers, interval, priority)))
+            Self::Keepalived(Keepalived::run(host, &work.keepalived_config()))
         } else {
-            Self::Havip(host.daemon_of(&havip_config(host, routers, interval, priority)))
+            Self::Havip(host.daemon_of(&work.havip_config(host)))
+        }
+    }
+
+    /// Gives it other work, which it takes up with a SIGHUP.
+    pub(crate) fn change(&self, host: &Host, work: &Work<'_>) {
+        match self {
+            Self::Havip(daemon) => daemon.reload(&work.havip_config(host)),
+            Self::Keepalived(daemon) => daemon.reload(&work.keepalived_config()),
         }
     }
 

@@ -2,14 +2,20 @@
 
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+pub(crate) mod load;
+pub(crate) mod picture;
+pub(crate) mod table;
+
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use havip::linux::{clock, rt};
+use havip::linux::{clock, netns, rt};
+use havip::node::Instant;
 
 /// What follows the benchmark's name on the command line: `--name value`.
 pub(crate) struct Arguments(BTreeMap<String, String>);
@@ -54,34 +60,97 @@ pub(crate) fn pass(time: Duration) {
     }
 }
 
-/// Watches for moments in which the machine ran nothing of ours, at any priority.
+/// Does something on a thread of its own, in a network namespace of its own.
+pub(crate) fn apart<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let run = || {
+            netns::unshare_net().expect("this needs root");
+            body()
+        };
+        scope.spawn(run).join().expect("it says why above")
+    })
+}
+
+/// The value below which this part of them lies, 0 to 1.
+pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    values.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
+}
+
+pub(crate) fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+pub(crate) fn worst(values: &[f64]) -> f64 {
+    quantile(values, 1.0)
+}
+
+/// Milliseconds from one moment to a later one.
+pub(crate) fn ms(from: Instant, to: Instant) -> f64 {
+    (to.nanos() as f64 - from.nanos() as f64) / 1e6
+}
+
+/// A moment in which a processor ran nothing of ours, at any priority.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stall {
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
+}
+
+/// Watches every processor for stalls.
 pub(crate) struct Stalls {
     ends: Arc<AtomicBool>,
-    thread: JoinHandle<Duration>,
+    threads: Vec<JoinHandle<Vec<Stall>>>,
 }
 
 impl Stalls {
     const STEP: Duration = Duration::from_millis(1);
+    /// Shorter ones are no stalls.
+    const LEAST: Duration = Duration::from_millis(2);
 
     pub(crate) fn watch() -> Self {
         let ends = Arc::new(AtomicBool::new(false));
-        let theirs = Arc::clone(&ends);
-        let thread = std::thread::spawn(move || {
-            let _ = rt::realtime(90);
-            let mut longest = Duration::ZERO;
-            while !theirs.load(Ordering::Relaxed) {
-                let before = clock::now();
-                std::thread::park_timeout(Self::STEP);
-                longest = longest.max(clock::now().since(before).saturating_sub(Self::STEP));
-            }
-            longest
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = (0..count).map(|processor| {
+            let ends = Arc::clone(&ends);
+            std::thread::spawn(move || Self::look(processor, &ends))
         });
-        Self { ends, thread }
+        Self { threads: threads.collect(), ends }
+    }
+
+    fn look(processor: usize, ends: &AtomicBool) -> Vec<Stall> {
+        let thread = fs::read_link("/proc/thread-self").expect("/proc is mounted");
+        let thread = thread.file_name().expect("PID/task/TID").to_owned();
+        let mut pin = Command::new("taskset");
+        pin.arg("-cp").arg(processor.to_string()).arg(thread);
+        let pinned = pin.output().is_ok_and(|output| output.status.success());
+        assert!(pinned, "taskset (of util-linux) cannot pin a thread");
+        let _ = rt::realtime(90);
+        let mut stalls = Vec::new();
+        while !ends.load(Ordering::Relaxed) {
+            let from = clock::now();
+            std::thread::park_timeout(Self::STEP);
+            let to = clock::now();
+            if to.since(from) >= Self::STEP + Self::LEAST {
+                stalls.push(Stall { from, to });
+            }
+        }
+        stalls
+    }
+
+    /// All until now; ends the watch.
+    pub(crate) fn all(self) -> Vec<Stall> {
+        self.ends.store(true, Ordering::Relaxed);
+        let of_each =
+            self.threads.into_iter().map(|thread| thread.join().expect("it does not panic"));
+        of_each.flatten().collect()
     }
 
     /// The longest one until now; ends the watch.
     pub(crate) fn longest(self) -> Duration {
-        self.ends.store(true, Ordering::Relaxed);
-        self.thread.join().expect("it does not panic")
+        let lengths = self.all().into_iter().map(|stall| stall.to.since(stall.from));
+        lengths.max().unwrap_or_default()
     }
 }

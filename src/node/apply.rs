@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claims::Claim;
-use super::entry::{Entry, RouterId};
+use super::entry::{Entry, RouterId, Timer};
 use super::kernel::Port;
 use super::links::Place;
 use super::notice::{NotReady, Notice};
@@ -101,7 +101,12 @@ impl Node {
     }
 
     fn forget(&mut self, id: RouterId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
+        let Some(mut entry) = self.entries.remove(&id) else { return };
+        for timer in Timer::ALL {
+            if let Some(at) = *entry.timers.of(timer) {
+                self.timers.remove(&(at, timer, id));
+            }
+        }
         let config = entry.router.config();
         if self.by_name.get(&config.name) == Some(&id) {
             self.by_name.remove(&config.name);
@@ -114,12 +119,6 @@ impl Node {
         }
         self.by_vrid.retain(|_, other| *other != id);
         self.watches.stale();
-        let kinds = [super::Timer::Router, super::Timer::Renew, super::Timer::Look];
-        for (at, kind) in entry.timers.into_iter().zip(kinds) {
-            if let Some(at) = at {
-                self.timers.remove(&(at, kind, id));
-            }
-        }
     }
 
     /// Gives up some routers; the next turn gives up more.

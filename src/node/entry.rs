@@ -84,6 +84,39 @@ pub(super) struct Misconfigured {
     pub(super) until: Instant,
 }
 
+/// What a router waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Its state machine's next step.
+    Router,
+    /// The renewal of its addresses.
+    Renew,
+    /// Another look at whether it may take part.
+    Look,
+}
+
+impl Timer {
+    pub(super) const ALL: [Self; 3] = [Self::Router, Self::Renew, Self::Look];
+}
+
+/// When each of them is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Deadlines {
+    router: Option<Instant>,
+    renew: Option<Instant>,
+    look: Option<Instant>,
+}
+
+impl Deadlines {
+    pub(super) const fn of(&mut self, timer: Timer) -> &mut Option<Instant> {
+        match timer {
+            Timer::Router => &mut self.router,
+            Timer::Renew => &mut self.renew,
+            Timer::Look => &mut self.look,
+        }
+    }
+}
+
 /// A router and what belongs to it.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -114,7 +147,7 @@ pub(super) struct Entry {
     /// When it is to be looked at again for either.
     pub(super) look_at: Option<Instant>,
     /// Where this entry stands in the index of deadlines: at [`Self::deadlines`] or before them.
-    pub(super) timers: [Option<Instant>; 3],
+    pub(super) timers: Deadlines,
     /// Since when the state is what it is, and why.
     pub(super) since: Instant,
     pub(super) reason: Option<Reason>,
@@ -148,7 +181,7 @@ impl Entry {
             link_lost_at: None,
             held_off: None,
             look_at: None,
-            timers: [None; 3],
+            timers: Deadlines::default(),
             since: now,
             reason: None,
             heard: None,
@@ -171,9 +204,9 @@ impl Entry {
         config.vips.iter().chain(&config.vips_excluded).map(|prefix| (index, *prefix)).collect()
     }
 
-    /// When something is due, by kind of timer.
-    pub(super) fn deadlines(&self) -> [Option<Instant>; 3] {
-        [self.router.next_deadline(), self.renew_at, self.look_at]
+    /// When something is due.
+    pub(super) fn deadlines(&self) -> Deadlines {
+        Deadlines { router: self.router.next_deadline(), renew: self.renew_at, look: self.look_at }
     }
 
     /// Name of the state as operators and RFC 9568 have it.

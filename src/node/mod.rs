@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use announce::Announcer;
 use claims::Claims;
-use entry::Entry;
+use entry::{Entry, Timer};
 use links::Links;
 use notice::{LimitKey, Notice};
 use ports::Ports;
@@ -86,13 +86,6 @@ enum Dump {
     Wanted(Instant),
     /// Asked for.
     Waiting,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Router,
-    Renew,
-    Look,
 }
 
 /// Everything that one gateway decides.
@@ -260,10 +253,10 @@ impl Node {
             }
             let entry = self.entries.get_mut(&id);
             // It has moved away since it was put there.
-            let is_stale = |entry: &&mut Box<Entry>| entry.deadlines()[timer as usize] != Some(at);
+            let is_stale = |entry: &&mut Box<Entry>| *entry.deadlines().of(timer) != Some(at);
             if let Some(entry) = entry.filter(is_stale) {
                 self.timers.pop_first();
-                entry.timers[timer as usize] = None;
+                *entry.timers.of(timer) = None;
                 self.retime(id);
                 continue;
             }
@@ -277,7 +270,7 @@ impl Node {
                 deferred.push((at, timer, id));
                 continue;
             }
-            entry.timers[timer as usize] = None;
+            *entry.timers.of(timer) = None;
             match timer {
                 Timer::Router => {
                     fired += 1;
@@ -387,17 +380,17 @@ impl Node {
     /// does with every advert, stays where it is and is looked at when that comes up.
     fn retime(&mut self, id: RouterId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let new = entry.deadlines();
-        let kinds = [Timer::Router, Timer::Renew, Timer::Look];
-        for ((new, old), kind) in new.into_iter().zip(entry.timers.iter_mut()).zip(kinds) {
+        let mut deadlines = entry.deadlines();
+        for timer in Timer::ALL {
+            let (new, old) = (*deadlines.of(timer), entry.timers.of(timer));
             if new == *old || new.zip(*old).is_some_and(|(new, old)| new > old) {
                 continue;
             }
             if let Some(old) = *old {
-                self.timers.remove(&(old, kind, id));
+                self.timers.remove(&(old, timer, id));
             }
             if let Some(new) = new {
-                self.timers.insert((new, kind, id));
+                self.timers.insert((new, timer, id));
             }
             *old = new;
         }

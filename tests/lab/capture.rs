@@ -42,22 +42,9 @@ pub struct Capture {
 
 impl Capture {
     pub fn on(host: &Host) -> Self {
-        let mut socket = host
-            .within(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL))).unwrap());
-        socket.set_recv_buffer_size(4 << 20).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let theirs = Arc::clone(&seen);
-        // Ends with the test's process.
-        thread::spawn(move || {
-            // So that what is measured is not this thread's own lateness, where that is allowed.
-            let _ = rt::realtime(90);
-            let mut frame = [0; 2048];
-            while let Ok(length @ 1..) = socket.read(&mut frame) {
-                if let Some((from, what)) = parse(&frame[..length]) {
-                    theirs.lock().unwrap().push(Seen { at: clock::now(), from, what });
-                }
-            }
-        });
+        each(host, move |frame| theirs.lock().unwrap().push(frame));
         Self { seen }
     }
 
@@ -88,6 +75,23 @@ impl Capture {
         let claim = What::Claim(ip.parse().unwrap());
         self.all().iter().any(|seen| seen.from == from && seen.what == claim)
     }
+}
+
+/// Hands each frame to `take` as it comes, for as long as the process lives.
+pub fn each(host: &Host, mut take: impl FnMut(Seen) + Send + 'static) {
+    let mut socket =
+        host.within(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL))).unwrap());
+    socket.set_recv_buffer_size(4 << 20).unwrap();
+    thread::spawn(move || {
+        // So that what is measured is not this thread's own lateness, where that is allowed.
+        let _ = rt::realtime(90);
+        let mut frame = [0; 2048];
+        while let Ok(length @ 1..) = socket.read(&mut frame) {
+            if let Some((from, what)) = parse(&frame[..length]) {
+                take(Seen { at: clock::now(), from, what });
+            }
+        }
+    });
 }
 
 fn parse(frame: &[u8]) -> Option<(Mac, What)> {

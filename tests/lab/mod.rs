@@ -183,21 +183,23 @@ impl Lan {
         host.port = index_of(requests, &port);
         requests.set_master(host.port, self.bridge).unwrap();
         requests.set_up(host.port, true).unwrap();
-        host.configure();
+        host.configure(0);
     }
 
-    /// Takes two hosts off the switch and puts a cable between them: what a packet costs on its
-    /// way is then theirs alone.
-    pub fn join(&mut self, a: &mut Host, b: &mut Host) {
+    /// Takes two hosts off the switch and puts cables between them, `eth0` and on: what a packet
+    /// costs on its way is then theirs alone.
+    pub fn join(&mut self, a: &Host, b: &Host, cables: u8) {
         self.delete(a);
         self.delete(b);
-        a.within(|| {
-            let eth0 = name("eth0");
-            let mut requests = Requests::open().unwrap();
-            requests.add_veth(&eth0, &eth0, Some(b.namespace.as_fd())).unwrap();
-        });
-        a.configure();
-        b.configure();
+        for cable in 0..cables {
+            a.within(|| {
+                let eth = name(&format!("eth{cable}"));
+                let mut requests = Requests::open().unwrap();
+                requests.add_veth(&eth, &eth, Some(b.namespace.as_fd())).unwrap();
+            });
+            a.configure(cable);
+            b.configure(cable);
+        }
     }
 
     /// Plugs a host's cable in or out.
@@ -234,18 +236,20 @@ impl Host {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Sets its `eth0` up, with its address.
-    fn configure(&self) {
+    /// Sets a cable's end up, with its address: 192.0.2.n/24 at `eth0`, 198.18.c.n/24 at others.
+    fn configure(&self, cable: u8) {
         self.within(|| {
             // Duplicate address detection would keep a link-local address tentative for a second.
-            fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0").ok();
+            let eth = format!("eth{cable}");
+            fs::write(format!("/proc/sys/net/ipv6/conf/{eth}/accept_dad"), "0").ok();
             let mut requests = Requests::open().unwrap();
             let lo = index_of(&mut requests, "lo");
             requests.set_up(lo, true).unwrap();
-            let eth0 = index_of(&mut requests, "eth0");
-            let prefix = Prefix { ip: [192, 0, 2, self.number].into(), len: 24 };
-            requests.add_address(eth0, prefix).unwrap();
-            requests.set_up(eth0, true).unwrap();
+            let eth = index_of(&mut requests, &eth);
+            let network = if cable == 0 { [192, 0, 2] } else { [198, 18, cable] };
+            let ip = [network[0], network[1], network[2], self.number].into();
+            requests.add_address(eth, Prefix { ip, len: 24 }).unwrap();
+            requests.set_up(eth, true).unwrap();
         });
     }
 
@@ -403,6 +407,12 @@ impl Daemon {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Gives it another local file, and SIGHUP.
+    pub fn reload(&self, text: &str) {
+        fs::write(&self.config, text).unwrap();
+        self.signal("-HUP");
     }
 
     /// kill -9.

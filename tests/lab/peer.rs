@@ -58,6 +58,13 @@ impl Keepalived {
         self.child.id()
     }
 
+    /// Gives it another configuration, and SIGHUP.
+    pub fn reload(&self, text: &str) {
+        fs::write(self.log.with_file_name("keepalived.conf"), text).unwrap();
+        let status = Command::new("kill").args(["-HUP", &self.pid().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }

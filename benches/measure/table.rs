@@ -1,0 +1,50 @@
+//! Results as Markdown: on the screen as they come, and in a file below `target/bench`.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// A table that grows by rows.
+pub(crate) struct Table(File);
+
+/// Where results go.
+pub(crate) fn folder() -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    fs::create_dir_all(&folder).expect("target can be written to");
+    folder
+}
+
+impl Table {
+    /// Begins `target/bench/NAME.md` anew.
+    pub(crate) fn new(name: &str, columns: &[&str]) -> Self {
+        let file = File::create(folder().join(format!("{name}.md"))).expect("it can be made");
+        let mut table = Self(file);
+        table.line(&machine());
+        table.line("");
+        table.row(columns);
+        table.row(&vec!["---"; columns.len()]);
+        table
+    }
+
+    pub(crate) fn row(&mut self, cells: &[impl AsRef<str>]) {
+        let cells: Vec<&str> = cells.iter().map(AsRef::as_ref).collect();
+        self.line(&format!("| {} |", cells.join(" | ")));
+    }
+
+    fn line(&mut self, text: &str) {
+        println!("{text}");
+        writeln!(self.0, "{text}").expect("there is room");
+    }
+}
+
+/// What this ran on.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+    let model =
+        model.map_or("a processor without a name", |text| text.trim_matches([' ', '\t', ':']));
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("Linux {}, {count} × {model}", kernel.trim())
+}
