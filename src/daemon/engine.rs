@@ -347,33 +347,22 @@ impl Engine {
 
     /// Sends frames in batches of those that follow one another through one socket.
     fn send(&mut self, actions: &Actions) {
-        let mut batch: [&[u8]; MAX_SEND] = [&[]; MAX_SEND];
-        let mut adverts = [None; MAX_SEND];
-        let mut filled = 0;
-        let mut via = None;
-        for (next, advert_of, frame) in actions.frames() {
-            if via.is_some_and(|via| via != next) || filled == MAX_SEND {
-                self.send_batch(via, &batch, &adverts, filled);
-                filled = 0;
-            }
-            via = Some(next);
-            if let (Some(slot), Some(owner)) = (batch.get_mut(filled), adverts.get_mut(filled)) {
-                (*slot, *owner) = (frame, advert_of);
-                filled += 1;
-            }
+        let mut frames = actions.frames();
+        while let Some((via, ..)) = frames.clone().next() {
+            let alike = frames.clone().take_while(|(next, ..)| *next == via);
+            let count = alike.take(MAX_SEND).count();
+            self.send_batch(via, frames.clone().take(count));
+            // At least the first is in the batch.
+            frames.nth(count - 1);
         }
-        self.send_batch(via, &batch, &adverts, filled);
     }
 
-    /// Sends the first `filled` of `frames`, adverts of those routers.
-    fn send_batch(
+    /// Sends at most `MAX_SEND` frames, adverts of those routers.
+    fn send_batch<'a>(
         &mut self,
-        via: Option<Via>,
-        frames: &[&[u8]],
-        adverts: &[Option<RouterId>],
-        filled: usize,
+        via: Via,
+        frames: impl Iterator<Item = (Via, Option<RouterId>, &'a [u8])> + Clone,
     ) {
-        let Some(via) = via.filter(|_| filled > 0) else { return };
         let socket = |port: Port| self.keys.get(&port).and_then(|key| self.sockets.get(key));
         let (index, sockets) = match via {
             Via::Vrrp(port) => (port.index, socket(port)),
@@ -386,7 +375,8 @@ impl Engine {
         let Some(sockets) = sockets else { return };
         let (mut at, mut count, mut unsent, mut last) = (0, 0, Vec::new(), None);
         // One that cannot be sent keeps none of the others back.
-        while let Some(rest) = frames.get(at..filled).filter(|rest| !rest.is_empty()) {
+        loop {
+            let rest = frames.clone().skip(at).map(|(.., frame)| frame);
             let (sent, errno) = match via {
                 Via::Vrrp(_) => sockets.vrrp.send_batch(rest),
                 Via::Ethernet(_) => sockets.packet.send_batch(rest),
@@ -396,7 +386,7 @@ impl Engine {
             }
             last = errno;
             count += 1;
-            unsent.extend(adverts.get(at + sent).copied().flatten());
+            unsent.extend(frames.clone().nth(at + sent).and_then(|(_, advert_of, _)| advert_of));
             at += sent + 1;
         }
         if let Some(errno) = last {

@@ -43,7 +43,10 @@ impl PacketSocket {
     /// Sends the first [`MAX_SEND`](super::MAX_SEND) of `frames` without waiting. Gives how many
     /// went, and the error of the first that did not: ENETDOWN when the interface is down, ENXIO
     /// when it is gone, EAGAIN or ENOBUFS when its queue is full, EMSGSIZE.
-    pub fn send_batch<P: AsRef<[u8]>>(&self, frames: &[P]) -> (usize, Option<Errno>) {
+    pub fn send_batch<'a, P: AsRef<[u8]> + ?Sized + 'a>(
+        &self,
+        frames: impl IntoIterator<Item = &'a P>,
+    ) -> (usize, Option<Errno>) {
         sys::send_batch(self.fd.as_fd(), frames, Target::Bound)
     }
 }

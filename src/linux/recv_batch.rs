@@ -106,19 +106,18 @@ impl RecvBatch {
         self.filled = 0;
         self.family = family;
         self.asked = self.room;
-        // SAFETY: both are plain C structures of integers and pointers, for which all zeroes hold.
-        let (mut vectors, mut messages): (
-            [[libc::iovec; 2]; MAX_RECEIVE],
-            [libc::mmsghdr; MAX_RECEIVE],
-        ) = unsafe { MaybeUninit::zeroed().assume_init() };
+        let mut vectors = [const { MaybeUninit::<[libc::iovec; 2]>::uninit() }; MAX_RECEIVE];
+        let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_RECEIVE];
         let rooms = self.slots.iter_mut().zip(self.long.chunks_exact_mut(PACKET));
         let headers = vectors.iter_mut().zip(&mut messages);
         for ((slot, long), (vector, message)) in rooms.zip(headers).take(self.asked) {
             let (_, beyond) = long.split_at_mut(SHORT);
-            vector[0].iov_base = slot.short.as_mut_ptr().cast();
-            vector[0].iov_len = SHORT;
-            vector[1].iov_base = beyond.as_mut_ptr().cast();
-            vector[1].iov_len = beyond.len();
+            let vector = vector.write([
+                libc::iovec { iov_base: slot.short.as_mut_ptr().cast(), iov_len: SHORT },
+                libc::iovec { iov_base: beyond.as_mut_ptr().cast(), iov_len: beyond.len() },
+            ]);
+            // SAFETY: a plain C structure of integers and pointers, for which all zeroes hold.
+            let message = message.write(unsafe { MaybeUninit::zeroed().assume_init() });
             message.msg_hdr.msg_name = slot.name.as_mut_ptr().cast();
             message.msg_hdr.msg_namelen = NAME as libc::socklen_t;
             message.msg_hdr.msg_iov = vector.as_mut_ptr();
@@ -127,12 +126,12 @@ impl RecvBatch {
             message.msg_hdr.msg_controllen = CONTROL as _;
         }
         let count = loop {
-            // SAFETY: the first `asked` headers, no more than there are, point to a live name,
-            // control buffer and two packet buffers of the lengths that they give; no time-out.
+            // SAFETY: the first `asked` headers are written, and point to a live name, control
+            // buffer and two packet buffers of the lengths that they give; no time-out.
             let result = unsafe {
                 libc::recvmmsg(
                     fd.as_raw_fd(),
-                    messages.as_mut_ptr(),
+                    messages.as_mut_ptr().cast(),
                     self.asked as libc::c_uint,
                     libc::MSG_DONTWAIT as _,
                     ptr::null_mut(),
@@ -152,6 +151,8 @@ impl RecvBatch {
         };
         let rooms = self.slots.iter_mut().zip(self.long.chunks_exact_mut(PACKET));
         for ((slot, long), message) in rooms.zip(&messages).take(count) {
+            // SAFETY: written above, and the kernel has filled in the first `count`.
+            let message = unsafe { message.assume_init_ref() };
             slot.length = usize::try_from(message.msg_len).unwrap_or(usize::MAX).min(PACKET);
             if slot.length > SHORT {
                 let (start, _) = long.split_at_mut(SHORT);

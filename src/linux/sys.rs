@@ -174,26 +174,26 @@ impl Target {
 }
 
 /// Sends the first [`MAX_SEND`] of `packets` with as few system calls as it takes, without waiting
-/// and without allocating (5.5 KiB of stack). Gives how many went, and the error of the first that
-/// did not.
-pub(super) fn send_batch<P: AsRef<[u8]>>(
+/// and without allocating (5.5 KiB of stack, of which as many headers are touched as packets are
+/// sent). Gives how many went, and the error of the first that did not.
+pub(super) fn send_batch<'a, P: AsRef<[u8]> + ?Sized + 'a>(
     fd: BorrowedFd<'_>,
-    packets: &[P],
+    packets: impl IntoIterator<Item = &'a P>,
     mut target: Target,
 ) -> (usize, Option<Errno>) {
-    // SAFETY: both are plain C structures of integers and pointers, for which all zeroes hold.
-    let (mut vectors, mut messages): ([libc::iovec; MAX_SEND], [libc::mmsghdr; MAX_SEND]) =
-        unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_SEND];
+    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_SEND];
     let (name, name_length) = target.raw();
     let mut count = 0;
-    for ((packet, vector), message) in packets.iter().zip(&mut vectors).zip(&mut messages) {
+    for ((packet, vector), message) in packets.into_iter().zip(&mut vectors).zip(&mut messages) {
         let bytes = packet.as_ref();
         // Only read through by the kernel.
-        vector.iov_base = bytes.as_ptr().cast_mut().cast();
-        vector.iov_len = bytes.len();
+        let iov_base = bytes.as_ptr().cast_mut().cast();
+        // SAFETY: a plain C structure of integers and pointers, for which all zeroes hold.
+        let message = message.write(unsafe { MaybeUninit::zeroed().assume_init() });
         message.msg_hdr.msg_name = name;
         message.msg_hdr.msg_namelen = name_length;
-        message.msg_hdr.msg_iov = vector;
+        message.msg_hdr.msg_iov = vector.write(libc::iovec { iov_base, iov_len: bytes.len() });
         message.msg_hdr.msg_iovlen = 1;
         count += 1;
     }
@@ -201,7 +201,8 @@ pub(super) fn send_batch<P: AsRef<[u8]>>(
     while let Some(rest) = messages.get_mut(sent..count).filter(|rest| !rest.is_empty()) {
         // The system call itself: musl's sendmmsg is a loop over sendmsg on 64 bits. The structures
         // were zeroed, so musl's padding holds what the kernel takes for the upper halves.
-        // SAFETY: each header in `rest` points to a live vector, packet and address.
+        // SAFETY: the first `count` headers are written, and each points to a live vector, packet
+        // and address.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_sendmmsg,

@@ -104,7 +104,10 @@ impl VrrpSocket {
     /// without waiting. Gives how many went, and the error of the first that did not: ENETDOWN or
     /// ENETUNREACH when the interface is down, ENODEV or ENXIO when it is gone, EPERM from a
     /// firewall, EAGAIN or ENOBUFS when its queue is full, EMSGSIZE.
-    pub fn send_batch<P: AsRef<[u8]>>(&self, packets: &[P]) -> (usize, Option<Errno>) {
+    pub fn send_batch<'a, P: AsRef<[u8]> + ?Sized + 'a>(
+        &self,
+        packets: impl IntoIterator<Item = &'a P>,
+    ) -> (usize, Option<Errno>) {
         sys::send_batch(self.send.as_fd(), packets, self.target.address())
     }
 }

@@ -130,7 +130,7 @@ pub struct Actions {
 
 impl Actions {
     /// Frames to send, in order: how, the router if it is its advert, and the bytes.
-    pub fn frames(&self) -> impl Iterator<Item = (Via, Option<RouterId>, &[u8])> {
+    pub fn frames(&self) -> impl Iterator<Item = (Via, Option<RouterId>, &[u8])> + Clone {
         let bytes = |at: &Range<usize>| self.bytes.get(at.clone()).unwrap_or_default();
         self.frames.iter().map(move |(via, advert_of, at)| (*via, *advert_of, bytes(at)))
     }

@@ -97,7 +97,7 @@ isolated!(
         assert_eq!(near.send_batch(&packets), (MAX_SEND, None));
         packets[5] = packet(ip("10.9.0.1"), &[1; 1600]);
         assert_eq!(near.send_batch(&packets), (5, Some(Errno(libc::EMSGSIZE))));
-        assert_eq!(near.send_batch::<Vec<u8>>(&[]), (0, None));
+        assert_eq!(near.send_batch::<Vec<u8>>([]), (0, None));
     }
 );
 
