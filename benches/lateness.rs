@@ -56,7 +56,7 @@ fn measure(
     let seen = Arc::new(Mutex::new((last, Vec::new())));
     let theirs = Arc::clone(&seen);
     let length: f64 = interval.parse().expect("--intervals: numbers with commas");
-    capture::each(&b, move |frame| {
+    let watch = capture::each(&b, move |frame| {
         if let What::Advert { vrid, .. } = frame.what
             && frame.from == mac
         {
@@ -80,7 +80,7 @@ fn measure(
     pass(Duration::from_secs(seconds));
     let late = late();
     let stall_ms = stalls.longest().as_secs_f64() * 1e3;
-    drop((load, gateway));
+    drop((watch, load, gateway));
     Outcome { late, stall_ms }
 }
 

@@ -72,7 +72,7 @@ fn measure(
     let seen = Arc::new(Mutex::new((0, last, Vec::new())));
     let theirs = Arc::clone(&seen);
     let stalls = Stalls::watch();
-    capture::each(&watcher, move |frame| {
+    let watch = capture::each(&watcher, move |frame| {
         let What::Advert { vrid, .. } = frame.what else { return };
         let (adverts, last, taken) = &mut *theirs.lock().expect("nobody panics with it");
         if frame.from == macs[0] {
@@ -84,7 +84,7 @@ fn measure(
     });
     pass(time);
     let stalls = stalls.all();
-    drop((load, active, backups));
+    drop((watch, load, active, backups));
     let (adverts, _, taken) = std::mem::take(&mut *seen.lock().expect("nobody panics with it"));
     Outcome { adverts, taken, stalls }
 }

@@ -183,6 +183,10 @@ impl Claims {
             return None;
         }
         self.wake(now, links);
+        // So in every turn but a few.
+        if self.remove.is_empty() && self.renew.is_empty() && self.add.is_empty() {
+            return None;
+        }
         let mut chunk = Vec::new();
         for kind in [Kind::Remove, Kind::Renew, Kind::Add] {
             let room = CHUNK_MAX - chunk.len();

@@ -1,9 +1,10 @@
 //! What a LAN has seen: every frame that reaches a host that belongs to nobody.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use havip::linux::{clock, rt};
 use havip::node::Instant;
@@ -38,14 +39,18 @@ pub struct Seen {
 /// Sees what is sent to all or to the groups of a LAN, from now on.
 pub struct Capture {
     seen: Arc<Mutex<Vec<Seen>>>,
+    _watch: Watch,
 }
+
+/// For as long as it lives, frames are looked at.
+pub struct Watch(#[allow(dead_code, reason = "its life is its use")] Arc<()>);
 
 impl Capture {
     pub fn on(host: &Host) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let theirs = Arc::clone(&seen);
-        each(host, move |frame| theirs.lock().unwrap().push(frame));
-        Self { seen }
+        let watch = each(host, move |frame| theirs.lock().unwrap().push(frame));
+        Self { seen, _watch: watch }
     }
 
     /// Everything since the beginning, or since the last [`Self::forget`].
@@ -77,21 +82,31 @@ impl Capture {
     }
 }
 
-/// Hands each frame to `take` as it comes, for as long as the process lives.
-pub fn each(host: &Host, mut take: impl FnMut(Seen) + Send + 'static) {
+/// Hands each frame to `take` as it comes, until what it returns is dropped.
+pub fn each(host: &Host, mut take: impl FnMut(Seen) + Send + 'static) -> Watch {
     let mut socket =
         host.within(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL))).unwrap());
     socket.set_recv_buffer_size(4 << 20).unwrap();
+    // How soon it notices that nobody wants it any more.
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let alive = Arc::new(());
+    let wanted = Arc::downgrade(&alive);
     thread::spawn(move || {
         // So that what is measured is not this thread's own lateness, where that is allowed.
         let _ = rt::realtime(90);
         let mut frame = [0; 2048];
-        while let Ok(length @ 1..) = socket.read(&mut frame) {
+        while wanted.strong_count() > 0 {
+            let length = match socket.read(&mut frame) {
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(_) => break,
+            };
             if let Some((from, what)) = parse(&frame[..length]) {
                 take(Seen { at: clock::now(), from, what });
             }
         }
     });
+    Watch(alive)
 }
 
 fn parse(frame: &[u8]) -> Option<(Mac, What)> {
