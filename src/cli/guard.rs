@@ -11,18 +11,16 @@ pub(super) const COMMAND: Command = Command {
 Started by the daemon, never by hand: waits for the daemon's end, and if that was no clean one
 sends priority 0 for the routers that were active and takes the VIPs away.",
     argument: Some("PID"),
-    flags: &[Flag {
-        long: "realtime",
-        short: None,
-        value: None,
-        help: "Ask for real-time priority.",
-    }],
+    flags: &[
+        Flag { long: "realtime", short: None, value: None, help: "Ask for real-time priority." },
+        Flag { long: "fence", short: None, value: None, help: "Remove the fence as well." },
+    ],
     run,
 };
 
 fn run(given: &Given) -> Exit {
     let daemon = given.argument.as_deref().and_then(|pid| pid.parse().ok());
-    match daemon.map(|daemon| guard::run(daemon, given.has("realtime"))) {
+    match daemon.map(|daemon| guard::run(daemon, given.has("realtime"), given.has("fence"))) {
         Some(Ok(())) => Exit::Done,
         Some(Err(Refused::Failed(error))) => {
             complain(&format!("guard: {error}"));

@@ -133,6 +133,10 @@ fn not_well(status: &Value) -> Vec<String> {
     if guard["state"] == "absent" {
         found.push(format!("guard: absent: {}", text(guard, "why")));
     }
+    let fence = &status["fence"];
+    if fence["state"] == "absent" {
+        found.push(format!("fence: absent: {}", text(fence, "why")));
+    }
     for router in list(&vrrp["routers"]) {
         let name = text(router, "name");
         for key in ["not_ready", "held_back", "conflict"] {
@@ -279,6 +283,9 @@ fn render(status: &Value) -> String {
     let process = guard["pid"].as_u64().map_or_else(String::new, |pid| format!(", process {pid}"));
     let why = guard["why"].as_str().map_or_else(String::new, |why| format!(": {why}"));
     tell("guard", &format!("{}{process}{why}", text(guard, "state")));
+    let fence = &status["fence"];
+    let why = fence["why"].as_str().map_or_else(String::new, |why| format!(": {why}"));
+    tell("fence", &format!("{}{why}", text(fence, "state")));
     for warning in list(&status["warnings"]) {
         tell("warning", warning.as_str().unwrap_or("-"));
     }

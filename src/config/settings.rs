@@ -19,6 +19,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("havip", "tunnel_interface", "whose MAC goes into vRouterGateway (default tun0)"),
     ("havip", "realtime", "true or false: real-time priority for adverts (default true)"),
     ("havip", "guard", "true or false: a process that acts when the daemon dies (default true)"),
+    ("havip", "fence", "true or false: a frozen daemon's VIPs are shut off (default false)"),
     ("havip", "log_level", "error, warn, info or debug (default info)"),
     ("etcd", "endpoints", "list of endpoints, with or without http:// or https://"),
     ("etcd", "timeout", "seconds to wait for etcd at the start, before the snapshot (default 0.8)"),
@@ -113,6 +114,8 @@ pub struct Settings {
     pub realtime: bool,
     /// A process of its own that says priority 0 and takes the VIPs away when the daemon dies.
     pub guard: bool,
+    /// nf_tables shut off the VIPs of a daemon that stands still.
+    pub fence: bool,
     /// How much is logged.
     pub log_level: LogLevel,
     /// Endpoints as written; `None`: no `[etcd]` endpoints in the file.
@@ -150,6 +153,7 @@ pub fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
             .unwrap_or_else(IfName::tun0),
         realtime: reader.read("havip/realtime", value::boolean).unwrap_or(true),
         guard: reader.read("havip/guard", value::boolean).unwrap_or(true),
+        fence: reader.read("havip/fence", value::boolean).unwrap_or(false),
         log_level: reader.read("havip/log_level", log_level).unwrap_or(LogLevel::Info),
         etcd_endpoints: reader.read("etcd/endpoints", endpoints),
         etcd_timeout: reader

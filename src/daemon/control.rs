@@ -23,6 +23,7 @@ use smol::{Async, Executor, Timer};
 
 use super::channel::{Bell, Ringer};
 use super::engine::{Report, Request};
+use super::fence;
 #[cfg(feature = "etcd")]
 use super::follow::Follow;
 use super::guard;
@@ -59,6 +60,7 @@ pub(super) struct Wiring {
     pub(super) hangup: SignalFd,
     pub(super) notices_lost: Arc<AtomicU64>,
     pub(super) guard: guard::Shown,
+    pub(super) fence: fence::Shown,
     pub(super) socket: PathBuf,
 }
 
@@ -475,6 +477,7 @@ impl Control {
             warnings: self.warnings.iter().chain(self.store_warnings()).cloned().collect(),
             notices_lost: self.wiring.notices_lost.load(Ordering::Relaxed),
             guard: guard::status(&self.wiring.guard),
+            fence: fence::status(&self.wiring.fence),
             vrrp,
         }
     }
@@ -487,6 +490,7 @@ fn start_only(before: &Settings, now: &Settings) -> Vec<String> {
         ("[havip] run_dir", before.run_dir == now.run_dir),
         ("[havip] realtime", before.realtime == now.realtime),
         ("[havip] guard", before.guard == now.guard),
+        ("[havip] fence", before.fence == now.fence),
         ("[havip] log_level", before.log_level == now.log_level),
         ("[snapshot] path", before.snapshot_path == now.snapshot_path),
         ("[snapshot] interval", before.snapshot_interval == now.snapshot_interval),

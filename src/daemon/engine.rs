@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::Duration;
 
 use super::channel::{Bell, Ringer};
+use super::fence::Ways;
 use super::kernel::{Answer, Job, Sockets};
 use super::record::Tape;
 use super::will::Will;
@@ -84,6 +85,8 @@ pub(super) struct Wiring {
     pub(super) requests: Receiver<Request>,
     pub(super) jobs: SyncSender<Job>,
     pub(super) kernel: Ringer,
+    /// To the fence, where there is one.
+    pub(super) ways: Option<Ways>,
     pub(super) answers: Receiver<Answer>,
     pub(super) reports: SyncSender<Report>,
     pub(super) control: Ringer,
@@ -409,6 +412,12 @@ impl Engine {
                 }
                 Action::Close(port) => {
                     self.close(*port);
+                    continue;
+                }
+                Action::Fence(passages) => {
+                    if let Some(ways) = &mut self.wiring.ways {
+                        ways.tell(passages);
+                    }
                     continue;
                 }
             };

@@ -62,6 +62,8 @@ pub(super) struct Starter {
     will: File,
     /// Whether the guard asks for real-time priority, as the engine does.
     realtime: bool,
+    /// Whether there is a fence to remove.
+    fence: bool,
 }
 
 /// A guard that was started.
@@ -76,8 +78,8 @@ impl Starter {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub(super) fn new(will: &File, realtime: bool) -> io::Result<Self> {
-        Ok(Self { will: will.try_clone()?, realtime })
+    pub(super) fn new(will: &File, realtime: bool, fence: bool) -> io::Result<Self> {
+        Ok(Self { will: will.try_clone()?, realtime, fence })
     }
 
     /// Starts one.
@@ -93,6 +95,9 @@ impl Starter {
         command.arg0("havip").arg("guard").arg(std::process::id().to_string());
         if self.realtime {
             command.arg("--realtime");
+        }
+        if self.fence {
+            command.arg("--fence");
         }
         command.env_clear().stdin(OwnedFd::from(theirs)).stdout(will).stderr(Stdio::inherit());
         Ok(Started { child: command.spawn()?, link })

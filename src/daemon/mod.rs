@@ -9,6 +9,7 @@ pub mod access;
 mod channel;
 mod control;
 mod engine;
+mod fence;
 #[cfg(feature = "etcd")]
 mod follow;
 pub mod guard;
@@ -44,7 +45,7 @@ use crate::linux::signals::{self, Signal, SignalFd};
 use crate::linux::{hostname, rt};
 use crate::node::Node;
 use crate::node::kernel::Snapshot;
-use crate::node::record::remembered;
+use crate::node::record::{fenced, remembered};
 use identity::Identity;
 use kernel::JOBS_MAX;
 use ledger::Ledger;
@@ -116,7 +117,7 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     // Before the first thread and before anything is active.
     let shown = guard::shown(settings.guard);
     let last_will = will.file().map_err(system("opening the will again"))?;
-    let starter = guard::Starter::new(&last_will, settings.realtime)
+    let starter = guard::Starter::new(&last_will, settings.realtime, settings.fence)
         .map_err(system("opening the will again"))?;
     let first = settings.guard.then(|| starter.start());
 
@@ -146,6 +147,21 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     let (control_ringer, control_bell) = channel::bell().map_err(system("making a bell"))?;
     let notices_lost = Arc::new(AtomicU64::new(0));
 
+    let shown_fence = fence::shown(settings.fence);
+    let (ways, fence) = if settings.fence {
+        core.fence();
+        if let Some(tape) = &tape {
+            tape.take(fenced());
+        }
+        let speaker = control_ringer.another().map_err(system("making a bell"))?;
+        let speaker = fence::Speaker::new(report_sender.clone(), speaker, &shown_fence);
+        let (ways, fence) = fence::start(&settings, speaker).map_err(system("making a fence"))?;
+        (Some(ways), Some(fence))
+    } else {
+        warnings.extend(fence::remove_earlier(&settings.run_dir));
+        (None, None)
+    };
+
     let waker = engine_ringer.another().map_err(system("making a bell"))?;
     thread::Builder::new()
         .name("kernel".into())
@@ -165,6 +181,7 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
         requests: request_receiver,
         jobs: job_sender,
         kernel: kernel_ringer,
+        ways,
         answers: answer_receiver,
         reports: report_sender,
         control: control_ringer,
@@ -196,6 +213,7 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
         hangup: SignalFd::new(&[Signal::Hangup]).map_err(system("opening a signalfd"))?,
         notices_lost,
         guard: Arc::clone(&shown),
+        fence: shown_fence,
         socket: settings.run_dir.join("havip.sock"),
     };
     log::init(settings.log_level);
@@ -215,6 +233,10 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     // The record's end is worth a wait; every address is given up.
     if let Some(writer) = writer {
         let _ = writer.join();
+    }
+    // So is the end of the fence: it stands as long as an address may.
+    if let Some(fence) = fence {
+        fence.end();
     }
     match engine {
         Ok(result) => result.map_err(system("running the engine"))?,

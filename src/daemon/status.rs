@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fence::FenceStatus;
 use super::guard::GuardStatus;
 use crate::node::NodeStatus;
 
@@ -29,6 +30,8 @@ pub struct Status {
     pub notices_lost: u64,
     /// What acts when this daemon dies.
     pub guard: GuardStatus,
+    /// What shuts the VIPs off when this daemon stands still.
+    pub fence: FenceStatus,
     /// Routers, sockets, counters.
     pub vrrp: NodeStatus,
 }

@@ -212,6 +212,7 @@ impl Node {
                 entry.renew_at.map_or(next, |before| before.min(next))
             });
         }
+        self.open_fence(now, id);
         self.retime(id);
     }
 
@@ -230,6 +231,7 @@ impl Node {
         self.claims.release(place, id, &self.links);
         if self.claims.claim_on(&place).is_none() {
             self.announcer.stop(&place);
+            self.fence.shut(place);
         }
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.places.retain(|other| *other != place);

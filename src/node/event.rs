@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::RouterId;
-use super::kernel::{Change, Errno, Op, Port, Snapshot};
+use super::kernel::{Change, Errno, Op, Passage, Port, Snapshot};
 use super::notice::Notice;
 use crate::config::{Config, Prefix};
 use crate::wire::vrrp::RxMeta;
@@ -112,6 +112,9 @@ pub enum Action {
         /// Those of active routers.
         addresses: Vec<IpAddr>,
     },
+    /// Change the fence, by a thread of its own; not answered. Each replaces what was said of the
+    /// same way before.
+    Fence(Vec<Passage>),
 }
 
 /// Everything to do after a turn; reused from turn to turn.

@@ -1,6 +1,9 @@
 //! What the node knows of the kernel and wants from it, as plain values: the language between the
 //! pure core and the threads that speak netlink.
 
+use std::net::IpAddr;
+
+use super::Instant;
 use crate::config::{IfName, Prefix};
 use crate::wire::{Family, IfIndex, Mac};
 
@@ -96,6 +99,28 @@ pub struct Op {
     pub prefix: Prefix,
     /// What to do.
     pub verb: Verb,
+}
+
+/// Whether the kernel may answer for a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Until then, unless it is told again.
+    OpenUntil(Instant),
+    /// No.
+    Shut,
+    /// As if there were no fence.
+    Gone,
+}
+
+/// A way through the fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// On this interface,
+    pub index: IfIndex,
+    /// for this address.
+    pub ip: IpAddr,
+    /// Whether it is open.
+    pub gate: Gate,
 }
 
 /// A kernel error number as the system call or the netlink acknowledgement gave it, positive.

@@ -13,6 +13,7 @@ mod claims;
 mod entry;
 mod event;
 mod faults;
+mod fence;
 pub mod kernel;
 mod links;
 pub mod notice;
@@ -38,6 +39,7 @@ use std::time::Duration;
 use announce::Announcer;
 use claims::Claims;
 use entry::{Entry, Timer};
+use fence::Fence;
 use links::Links;
 use notice::{LimitKey, Notice};
 use ports::Ports;
@@ -107,6 +109,7 @@ pub struct Node {
     timers: BTreeSet<(Instant, Timer, RouterId)>,
     claims: Claims,
     announcer: Announcer,
+    fence: Fence,
     watches: Watches,
     limits: BTreeMap<LimitKey, Instant>,
     /// Taken out and put back by every call, so that nothing is allocated in the steady state.
@@ -138,6 +141,7 @@ impl Node {
             timers: BTreeSet::new(),
             claims: Claims::default(),
             announcer: Announcer::default(),
+            fence: Fence::default(),
             watches: Watches::default(),
             limits: BTreeMap::new(),
             effects: Vec::new(),
@@ -242,6 +246,10 @@ impl Node {
             out.kernel.push(Action::Apply(ops));
         }
         self.watch(out);
+        let passages = self.passages();
+        if !passages.is_empty() {
+            out.kernel.push(Action::Fence(passages));
+        }
     }
 
     fn fire_timers(&mut self, now: Instant, heard_all: bool, out: &mut Actions) {
@@ -316,6 +324,7 @@ impl Node {
                 Effect::Advertise(0) => advertise(entry, id, 0, out),
                 Effect::Advertise(priority) => {
                     advertise(entry, id, priority, out);
+                    self.open_fence(now, id);
                     self.advert_follows(now, id, out);
                 }
                 Effect::Activated(reason) => {

@@ -9,6 +9,7 @@
 //! | 0 | an address of an earlier run that the node was told of before its first turn |
 //! | 1 | a turn: the time, whether everything was read, the events, a hash of the actions |
 //! | 2 | the end: 0 the node stopped, 1 a turn was lost, 2 the file grew too large |
+//! | 3 | the node was told before its first turn that there is a fence |
 //!
 //! Values follow one another without padding, in the order of the fields that `code.rs` names;
 //! lists and texts begin with their number of elements or bytes (u32), what may be absent with a
@@ -30,6 +31,7 @@ const FRAME_MAX: usize = 64 * 1024 * 1024;
 const REMEMBERED: u8 = 0;
 const TURN: u8 = 1;
 const END: u8 = 2;
+const FENCED: u8 = 3;
 
 /// Why a record ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,12 @@ pub fn remembered(index: IfIndex, prefix: Prefix) -> Vec<u8> {
     let mut frame = begin(REMEMBERED);
     (index, prefix).put(&mut frame);
     finish(frame)
+}
+
+/// A frame that says that there is a fence.
+#[must_use]
+pub fn fenced() -> Vec<u8> {
+    finish(begin(FENCED))
 }
 
 /// A frame that says why there are no more.
@@ -169,6 +177,7 @@ pub fn replay(
                 let (index, prefix) = reader.last().ok_or(broken)?;
                 node.remember(index, prefix);
             }
+            FENCED => node.fence(),
             TURN => {
                 let (now, heard_all, inbox, expected): (_, _, _, u64) =
                     reader.last().ok_or(broken)?;

@@ -131,7 +131,7 @@ impl Bench {
                         self.asked.extend(ops);
                         self.event(Event::Applied(results));
                     }
-                    Action::Dump | Action::Close(_) | Action::Watch { .. } => {}
+                    Action::Dump | Action::Close(_) | Action::Watch { .. } | Action::Fence(_) => {}
                 }
             }
             let kernel = std::mem::take(&mut self.actions.kernel);

@@ -89,6 +89,8 @@ impl World {
                 }
                 // Nobody else claims an address here.
                 Action::Watch { .. } => continue,
+                // Its kernels have no filter.
+                Action::Fence(_) => continue,
                 Action::Close(port) => {
                     process.open.remove(port);
                     continue;

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Host;
 
 /// ETH_P_ALL, as the kernel wants it.
-const ALL: i32 = 0x0003_u16.to_be() as i32;
+pub(super) const ALL: i32 = 0x0003_u16.to_be() as i32;
 
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
+pub mod asker;
 pub mod capture;
 pub mod listener;
 pub mod peer;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::READY;
 use crate::daemon::REALTIME;
 use crate::daemon::will::{Entries, Reader};
-use crate::linux::netlink::Remover;
+use crate::linux::netlink::{Fence, Remover};
 use crate::linux::{AnySender, MAX_SEND, clock, detached, rt, signals};
 use crate::node::kernel::Port;
 
@@ -41,6 +41,7 @@ struct Guard {
     will: Reader,
     sender: AnySender,
     remover: Remover,
+    fence: Option<Fence>,
 }
 
 /// Guards the process `daemon`, which has started this one; returns when that has ended and all is
@@ -48,7 +49,7 @@ struct Guard {
 ///
 /// # Errors
 /// It was started by hand, or cannot have what it needs.
-pub(crate) fn run(daemon: u32, realtime: bool) -> Result<(), Refused> {
+pub(crate) fn run(daemon: u32, realtime: bool, fence: bool) -> Result<(), Refused> {
     // What else the daemon's own starter left open. Before Linux 5.9 it stays.
     let _ = detached::close_from(3);
     // Standard output is the will, and only to be read: nothing may be printed here.
@@ -58,7 +59,7 @@ pub(crate) fn run(daemon: u32, realtime: bool) -> Result<(), Refused> {
     if link.peer_addr().is_err() {
         return Err(Refused::ByHand);
     }
-    match prepare(will, daemon, realtime) {
+    match prepare(will, daemon, realtime, fence) {
         Ok((mut guard, process)) => {
             // A daemon that has died already does not hear it, and is answered for none the less.
             let _ = link.write_all(&[READY]);
@@ -82,7 +83,12 @@ fn duplicate(stream: impl AsFd) -> io::Result<OwnedFd> {
 }
 
 /// Takes everything that it will need, and gives up the rest.
-fn prepare(will: Reader, daemon: u32, realtime: bool) -> io::Result<(Guard, Option<OwnedFd>)> {
+fn prepare(
+    will: Reader,
+    daemon: u32,
+    realtime: bool,
+    fence: bool,
+) -> io::Result<(Guard, Option<OwnedFd>)> {
     signals::block()?;
     // Fails only where it is one already.
     let _ = detached::own_session();
@@ -93,7 +99,10 @@ fn prepare(will: Reader, daemon: u32, realtime: bool) -> io::Result<(Guard, Opti
         let _ = rt::realtime(REALTIME);
     }
     let _ = rt::lock_memory();
-    let mut guard = Guard { will, sender: AnySender::open()?, remover: Remover::open()? };
+    let (sender, remover) = (AnySender::open()?, Remover::open()?);
+    // Where there can be none, there is none to remove.
+    let fence = fence.then(Fence::open).and_then(Result::ok);
+    let mut guard = Guard { will, sender, remover, fence };
     // Before Linux 5.3 there is none, and the pair of sockets says the same.
     let process = detached::parent(daemon).ok();
     detached::keep_net_admin()?;
@@ -105,7 +114,7 @@ fn prepare(will: Reader, daemon: u32, realtime: bool) -> io::Result<(Guard, Opti
 
 impl Guard {
     fn act(&mut self, daemon: u32) {
-        let Self { will, sender, remover } = self;
+        let Self { will, sender, remover, fence } = self;
         let entries = will.read();
         let packets = say(sender, entries);
         let said = clock::now();
@@ -122,6 +131,12 @@ impl Guard {
         }
         if clock::now().since(said) < AGAIN {
             say(sender, entries);
+        }
+        // Without the addresses it is nothing but rules that nobody needs.
+        if let Some(fence) = fence
+            && trouble.is_none()
+        {
+            let _ = fence.remove();
         }
         report(format_args!(
             "havip guard: process {daemon} died: {packets} adverts with priority 0 sent, \

@@ -4,6 +4,7 @@
 //! knows when it may wait. [`Requests`] waits (for the thread that may), [`Notifications`] never.
 
 mod encode;
+mod fence;
 mod links;
 mod notifications;
 mod parse;
@@ -12,6 +13,7 @@ mod requests;
 mod routes;
 mod socket;
 
+pub use fence::Fence;
 pub use notifications::Notifications;
 pub use parse::{Malformed, changes};
 pub use remover::Remover;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::linux::sys;
 
-/// An rtnetlink socket with a port of its own.
+/// A netlink socket with a port of its own.
 #[derive(Debug)]
 pub(super) struct Socket(OwnedFd);
 
@@ -22,9 +22,18 @@ pub(super) struct Datagram {
 }
 
 impl Socket {
-    /// Opens and binds it, subscribed to `groups` (RTMGRP_*).
+    /// Opens and binds one for rtnetlink, subscribed to `groups` (RTMGRP_*).
     pub(super) fn open(groups: libc::c_int, flags: libc::c_int) -> io::Result<Self> {
-        let fd = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW | flags, libc::NETLINK_ROUTE)?;
+        Self::of(libc::NETLINK_ROUTE, groups, flags)
+    }
+
+    /// The same, for another protocol (NETLINK_*).
+    pub(super) fn of(
+        protocol: libc::c_int,
+        groups: libc::c_int,
+        flags: libc::c_int,
+    ) -> io::Result<Self> {
+        let fd = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW | flags, protocol)?;
         // SAFETY: a C structure of integers, for which all zeroes hold.
         let mut address: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
         address.nl_family = libc::AF_NETLINK as libc::sa_family_t;

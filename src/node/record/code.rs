@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::{
     Check, ChecksumMode, Config, IfName, Lifetime, NodeName, Prefix, Router, RouterName, Secret,
 };
-use crate::node::kernel::{Address, Change, Errno, Link, Op, Port, Snapshot, Verb};
+use crate::node::kernel::{Address, Change, Errno, Gate, Link, Op, Port, Snapshot, Verb};
 use crate::node::{Action, Actions, Event, Inbox, Instant, RouterId, Via};
 use crate::wire::vrrp::{Centis, Priority, RxMeta, Version, Vrid};
 use crate::wire::{Family, IfIndex, Mac};
@@ -493,6 +493,17 @@ pub(super) fn hash(actions: &Actions) -> u64 {
             Action::Close(port) => {
                 3_u8.put(&mut bytes);
                 port.put(&mut bytes);
+            }
+            Action::Fence(passages) => {
+                5_u8.put(&mut bytes);
+                for passage in passages {
+                    (passage.index, passage.ip).put(&mut bytes);
+                    match passage.gate {
+                        Gate::OpenUntil(until) => until.put(&mut bytes),
+                        Gate::Shut => 0_u8.put(&mut bytes),
+                        Gate::Gone => 1_u8.put(&mut bytes),
+                    }
+                }
             }
         }
     }

@@ -40,7 +40,7 @@ fn answer(node: &mut Node, now: Instant, out: &mut Actions) {
                 }
                 Action::Open(port) => node.handle(now, Event::Opened { port, result: Ok(()) }, out),
                 Action::Dump => node.handle(now, Event::Dumped(Ok(Snapshot::default())), out),
-                Action::Close(_) | Action::Watch { .. } => {}
+                Action::Close(_) | Action::Watch { .. } | Action::Fence(_) => {}
             }
         }
     }

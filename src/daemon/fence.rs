@@ -1,0 +1,256 @@
+//! The fence: nf_tables shut off the VIPs of an engine that stands still. It is renewed with each
+//! advert; what stops the adverts lets it fall, whatever else of this process lives on.
+//!
+//! A thread of its own, because the kernel's may wait for a lock that nf_tables know nothing of,
+//! and a fence that is renewed late shuts off who is well.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::channel::{self, Bell, Ringer};
+use super::engine::Report;
+use super::{REALTIME, STACK};
+use crate::config::Settings;
+use crate::linux::netlink::Fence;
+use crate::linux::{clock, errno, rt};
+use crate::node::Instant;
+use crate::node::kernel::{Errno, Gate, Passage};
+use crate::wire::IfIndex;
+
+/// Messages that may wait for this thread; what finds no room waits with the engine, as one.
+const WAITING_MAX: usize = 2;
+/// Wait before another try after a refusal, and at most; doubled each time.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Says, as a file in `run_dir`, that tables may stand.
+const MARK: &str = "fence";
+/// How to be rid of them by hand.
+const BY_HAND: &str = "nft 'delete table arp havip; delete table ip havip; delete table ip6 havip'";
+
+/// What the status shows of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct FenceStatus {
+    /// `off` by the configuration, `starting`, `stands` or `absent`.
+    pub state: &'static str,
+    /// Why there is none.
+    pub why: Option<String>,
+}
+
+/// Where the control thread finds it.
+pub(super) type Shown = Arc<Mutex<FenceStatus>>;
+
+/// What each way is to be.
+type Gates = BTreeMap<(IfIndex, IpAddr), Gate>;
+
+/// The engine's end. Never waits.
+#[derive(Debug)]
+pub(super) struct Ways {
+    /// What found no room.
+    waiting: Gates,
+    jobs: SyncSender<Gates>,
+    bell: Ringer,
+}
+
+impl Ways {
+    /// Passes on what is new, with what waited.
+    pub(super) fn tell(&mut self, passages: &[Passage]) {
+        self.waiting.extend(passages.iter().map(|passage| {
+            let Passage { index, ip, gate } = *passage;
+            ((index, ip), gate)
+        }));
+        match self.jobs.try_send(std::mem::take(&mut self.waiting)) {
+            Ok(()) => self.bell.ring(),
+            Err(TrySendError::Full(gates)) => self.waiting = gates,
+            // The thread has ended: nothing can be told any more.
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+}
+
+/// Tells the control thread how it goes.
+pub(super) struct Speaker {
+    reports: SyncSender<Report>,
+    control: Ringer,
+    shown: Shown,
+}
+
+impl Speaker {
+    pub(super) fn new(reports: SyncSender<Report>, control: Ringer, shown: &Shown) -> Self {
+        Self { reports, control, shown: Arc::clone(shown) }
+    }
+
+    /// What is the case now, if that is new.
+    fn show(&self, why: Option<&str>) {
+        let state = if why.is_some() { "absent" } else { "stands" };
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if (shown.state, shown.why.as_deref()) != (state, why) {
+            *shown = FenceStatus { state, why: why.map(str::to_owned) };
+            drop(shown);
+            if let Some(why) = why {
+                self.say(format!(
+                    "fence: {why}; until it stands, a freeze costs the VIPs their lifetime"
+                ));
+            }
+        }
+    }
+
+    fn say(&self, text: String) {
+        // Full: the control thread has more to say than anybody reads.
+        let _ = self.reports.try_send(Report::Trouble(text));
+        self.control.ring();
+    }
+}
+
+/// The thread, and what is left of it on disk.
+pub(super) struct Standing {
+    thread: JoinHandle<bool>,
+    mark: PathBuf,
+}
+
+impl Standing {
+    /// Waits until the fence is removed, once the engine has let go of its end.
+    pub(super) fn end(self) {
+        if self.thread.join().is_ok_and(|removed| removed) {
+            let _ = fs::remove_file(self.mark);
+        }
+    }
+}
+
+/// What is shown before it stands, or for ever if there is to be none.
+pub(super) fn shown(wanted: bool) -> Shown {
+    let state = if wanted { "starting" } else { "off" };
+    Arc::new(Mutex::new(FenceStatus { state, why: None }))
+}
+
+/// What the status shows now.
+pub(super) fn status(shown: &Shown) -> FenceStatus {
+    shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Removes, where there is to be no fence, what an earlier run left: its VIPs would stay shut.
+/// Gives what is to be said of that.
+pub(super) fn remove_earlier(run_dir: &Path) -> Option<String> {
+    let mark = run_dir.join(MARK);
+    if !mark.exists() {
+        return None;
+    }
+    match Fence::open().and_then(|mut fence| fence.remove()) {
+        Ok(()) => {
+            let _ = fs::remove_file(mark);
+            None
+        }
+        Err(error) => Some(format!(
+            "fence: what an earlier run left cannot be removed, and may shut off VIPs: {error}; \
+             remove it: {BY_HAND}"
+        )),
+    }
+}
+
+/// Starts the thread that builds the fence, keeps it, and removes it when the engine has ended.
+///
+/// # Errors
+/// Out of descriptors or threads; `run_dir` cannot be written to.
+pub(super) fn start(settings: &Settings, speaker: Speaker) -> io::Result<(Ways, Standing)> {
+    let mark = settings.run_dir.join(MARK);
+    fs::write(&mark, "")?;
+    let (jobs, receiver) = sync_channel(WAITING_MAX);
+    let (ringer, bell) = channel::bell()?;
+    let realtime = settings.realtime;
+    let thread =
+        thread::Builder::new().name("fence".into()).stack_size(STACK).spawn(move || {
+            if realtime {
+                // The daemon says of its engine that this is not permitted; it is the same here.
+                let _ = rt::realtime(REALTIME);
+            }
+            run(&receiver, &bell, &speaker)
+        })?;
+    Ok((Ways { waiting: Gates::new(), jobs, bell: ringer }, Standing { thread, mark }))
+}
+
+/// Works until the engine is gone; whether no fence is left then.
+fn run(jobs: &Receiver<Gates>, bell: &Bell, speaker: &Speaker) -> bool {
+    let mut keeper = Keeper { fence: None, retry_at: Instant::ZERO, pause: PAUSE };
+    keeper.tell(&[], speaker);
+    loop {
+        let mut gates = Gates::new();
+        gates.extend(jobs.try_iter().flatten());
+        if gates.is_empty() {
+            if bell.wait() {
+                continue;
+            }
+            break;
+        }
+        let passage = |((index, ip), gate)| Passage { index, ip, gate };
+        keeper.tell(&gates.into_iter().map(passage).collect::<Vec<_>>(), speaker);
+    }
+    Fence::open().and_then(|mut fence| fence.remove()).is_ok()
+}
+
+struct Keeper {
+    /// Once it is built.
+    fence: Option<Fence>,
+    /// Not to be built before.
+    retry_at: Instant,
+    pause: Duration,
+}
+
+impl Keeper {
+    /// Tells the kernel; builds the fence first, where there is none. What is not told now comes
+    /// again with the next adverts.
+    fn tell(&mut self, passages: &[Passage], speaker: &Speaker) {
+        if self.fence.is_none() && clock::now() < self.retry_at {
+            return;
+        }
+        let error = match self.try_tell(passages) {
+            // Who loads a firewall's rules anew removes others' first.
+            Err(error) if self.fence.is_some() && errno(&error) == Errno(libc::ENOENT) => {
+                self.fence = None;
+                speaker.say(
+                    "fence: someone removed its tables (nft flush ruleset?); built anew".into(),
+                );
+                self.try_tell(passages).err()
+            }
+            result => result.err(),
+        };
+        let Some(error) = error else {
+            self.pause = PAUSE;
+            return speaker.show(None);
+        };
+        // A fence that cannot be renewed would shut off who is well.
+        if let Some(mut fence) = self.fence.take() {
+            let _ = fence.remove();
+        }
+        self.retry_at = clock::now() + self.pause;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        speaker.show(Some(&way_out(&error)));
+    }
+
+    fn try_tell(&mut self, passages: &[Passage]) -> io::Result<()> {
+        if let Some(fence) = &mut self.fence {
+            return fence.apply(clock::now(), passages);
+        }
+        let mut fence = Fence::open()?;
+        fence.build()?;
+        self.fence.insert(fence).apply(clock::now(), passages)
+    }
+}
+
+fn way_out(error: &io::Error) -> String {
+    let then = match errno(error).0 {
+        libc::EPERM => "give havip CAP_NET_ADMIN",
+        libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::ENOENT => {
+            "load the module nf_tables, or set [havip] fence = false"
+        }
+        _ => "trying again",
+    };
+    format!("nf_tables refuse it: {error}; {then}")
+}
