@@ -289,6 +289,25 @@ isolated! {
 }
 
 isolated! {
+    fn a_guard_that_is_stopped_is_replaced_and_its_successor_acts() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let mut daemon = a.daemon(&one(&a, 100, FOR_EVER));
+        daemon.wait_for("active");
+        wait("the VIP is there", || a.has(VIP));
+        let first = guard_of(&daemon);
+        signal("-STOP", &first.to_string());
+        wait("another one runs", || {
+            let guard = daemon.status()["guard"].clone();
+            guard["state"] == "running" && guard["pid"] != first
+        });
+        assert!(!lives(first) && daemon.log().contains("was stopped"), "{}", daemon.log());
+        daemon.kill();
+        wait("the VIP is gone", || !a.has(VIP));
+    }
+}
+
+isolated! {
     fn a_guard_that_keeps_dying_is_started_less_often_and_its_absence_is_told() {
         let mut lan = Lan::new();
         let a = lan.host();

@@ -13,7 +13,7 @@
 
 mod process;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -35,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A guard that lived this long did not die of its start.
 const LIVED: Duration = Duration::from_secs(60);
+/// How often a guard is looked at that says nothing: it may be stopped.
+const LOOK: Duration = Duration::from_secs(5);
 /// What the guard says when it is ready; anything else is why it cannot be, in words.
 const READY: u8 = b'+';
 /// Bytes of those words.
@@ -146,10 +148,11 @@ async fn watch(started: Started, shown: &Shown) -> String {
         (shown.state, shown.pid) = ("starting", Some(pid));
     });
     let words = match Async::new(link) {
-        Ok(link) => listen(link, shown).await,
+        Ok(link) => smol::future::or(listen(link, shown), stopped(pid)).await,
         Err(error) => error.to_string(),
     };
-    // It has closed its end, which nothing but its end does.
+    // It has closed its end, which nothing but its end does; or it is stopped, and no use.
+    let _ = child.kill();
     let status = smol::unblock(move || child.wait()).await;
     match status {
         _ if !words.is_empty() => words,
@@ -174,6 +177,19 @@ async fn listen(mut link: Async<UnixStream>, shown: &Shown) -> String {
             String::from_utf8_lossy(&words).into_owned()
         }
         Err(_) => String::new(),
+    }
+}
+
+/// Returns when the guard is stopped: it would not hear of the daemon's end.
+async fn stopped(pid: u32) -> String {
+    loop {
+        Timer::after(LOOK).await;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the name, which may hold anything (proc(5)).
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        if state.is_some_and(|state| state.starts_with(['T', 't'])) {
+            return format!("process {pid} was stopped, and is killed");
+        }
     }
 }
 
