@@ -185,7 +185,9 @@ impl Engine {
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         // The kernel's thread rings after each answer; it gives none to a `Close`.
-        let retry = (!self.jobs_waiting.is_empty()).then(|| clock::now() + JOBS_RETRY);
+        let ways_wait = self.wiring.ways.as_ref().is_some_and(Ways::holds);
+        let waits = ways_wait || !self.jobs_waiting.is_empty();
+        let retry = waits.then(|| clock::now() + JOBS_RETRY);
         let at_once = (!self.failed.is_empty()).then_some(Instant::ZERO);
         let deadline = deadline.into_iter().chain(retry).chain(at_once).min();
         if std::mem::take(&mut self.in_burst)
@@ -422,6 +424,9 @@ impl Engine {
                 }
             };
             self.jobs_waiting.push_back(job);
+        }
+        if let Some(ways) = self.wiring.ways.as_mut().filter(|ways| ways.holds()) {
+            ways.pass();
         }
         let mut passed = false;
         while let Some(job) = self.jobs_waiting.pop_front() {

@@ -4,12 +4,10 @@
 //! A thread of its own, because the kernel's may wait for a lock that nf_tables know nothing of,
 //! and a fence that is renewed late shuts off who is well.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -24,10 +22,10 @@ use crate::linux::netlink::Fence;
 use crate::linux::{clock, errno, rt};
 use crate::node::Instant;
 use crate::node::kernel::{Errno, Gate, Passage};
-use crate::wire::IfIndex;
 
-/// Messages that may wait for this thread; what finds no room waits with the engine, as one.
-const WAITING_MAX: usize = 2;
+/// Messages that may wait for this thread. Beyond that, those that only open ways are forgotten:
+/// they are too old.
+const WAITING_MAX: usize = 256;
 /// Wait before another try after a refusal, and at most; doubled each time.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -48,31 +46,39 @@ pub struct FenceStatus {
 /// Where the control thread finds it.
 pub(super) type Shown = Arc<Mutex<FenceStatus>>;
 
-/// What each way is to be.
-type Gates = BTreeMap<(IfIndex, IpAddr), Gate>;
+/// Messages for the thread, in order. The engine only tries the lock.
+type Waiting = Arc<Mutex<Vec<Vec<Passage>>>>;
 
 /// The engine's end. Never waits.
 #[derive(Debug)]
 pub(super) struct Ways {
-    /// What found no room.
-    waiting: Gates,
-    jobs: SyncSender<Gates>,
+    /// What found the lock taken.
+    held: Vec<Vec<Passage>>,
+    waiting: Waiting,
     bell: Ringer,
 }
 
 impl Ways {
-    /// Passes on what is new, with what waited.
+    /// Takes what is new, for [`Self::pass`].
     pub(super) fn tell(&mut self, passages: &[Passage]) {
-        self.waiting.extend(passages.iter().map(|passage| {
-            let Passage { index, ip, gate } = *passage;
-            ((index, ip), gate)
-        }));
-        match self.jobs.try_send(std::mem::take(&mut self.waiting)) {
-            Ok(()) => self.bell.ring(),
-            Err(TrySendError::Full(gates)) => self.waiting = gates,
-            // The thread has ended: nothing can be told any more.
-            Err(TrySendError::Disconnected(_)) => {}
+        self.held.push(passages.to_vec());
+    }
+
+    /// Whether there is something to pass on.
+    pub(super) const fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Passes it on, unless the thread is taking what was passed before.
+    pub(super) fn pass(&mut self) {
+        let Ok(mut waiting) = self.waiting.try_lock() else { return };
+        waiting.append(&mut self.held);
+        if waiting.len() > WAITING_MAX {
+            let opens = |passage: &Passage| matches!(passage.gate, Gate::OpenUntil(_));
+            waiting.retain(|message| !message.iter().all(opens));
         }
+        drop(waiting);
+        self.bell.ring();
     }
 }
 
@@ -162,7 +168,8 @@ pub(super) fn remove_earlier(run_dir: &Path) -> Option<String> {
 pub(super) fn start(settings: &Settings, speaker: Speaker) -> io::Result<(Ways, Standing)> {
     let mark = settings.run_dir.join(MARK);
     fs::write(&mark, "")?;
-    let (jobs, receiver) = sync_channel(WAITING_MAX);
+    let waiting = Waiting::default();
+    let theirs = Arc::clone(&waiting);
     let (ringer, bell) = channel::bell()?;
     let realtime = settings.realtime;
     let thread =
@@ -171,26 +178,20 @@ pub(super) fn start(settings: &Settings, speaker: Speaker) -> io::Result<(Ways, 
                 // The daemon says of its engine that this is not permitted; it is the same here.
                 let _ = rt::realtime(REALTIME);
             }
-            run(&receiver, &bell, &speaker)
+            run(&theirs, &bell, &speaker)
         })?;
-    Ok((Ways { waiting: Gates::new(), jobs, bell: ringer }, Standing { thread, mark }))
+    Ok((Ways { held: Vec::new(), waiting, bell: ringer }, Standing { thread, mark }))
 }
 
 /// Works until the engine is gone; whether no fence is left then.
-fn run(jobs: &Receiver<Gates>, bell: &Bell, speaker: &Speaker) -> bool {
+fn run(waiting: &Mutex<Vec<Vec<Passage>>>, bell: &Bell, speaker: &Speaker) -> bool {
     let mut keeper = Keeper { fence: None, retry_at: Instant::ZERO, pause: PAUSE };
     keeper.tell(&[], speaker);
-    loop {
-        let mut gates = Gates::new();
-        gates.extend(jobs.try_iter().flatten());
-        if gates.is_empty() {
-            if bell.wait() {
-                continue;
-            }
-            break;
+    while bell.wait() {
+        let messages = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        for passages in messages {
+            keeper.tell(&passages, speaker);
         }
-        let passage = |((index, ip), gate)| Passage { index, ip, gate };
-        keeper.tell(&gates.into_iter().map(passage).collect::<Vec<_>>(), speaker);
     }
     Fence::open().and_then(|mut fence| fence.remove()).is_ok()
 }

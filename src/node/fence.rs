@@ -21,7 +21,8 @@ pub(super) struct Fence {
     open: BTreeMap<Place, Instant>,
     /// Places of nobody, whose address the kernel may still have.
     shut: BTreeSet<Place>,
-    told: Vec<Passage>,
+    /// Of which something is to be told.
+    changed: BTreeSet<Place>,
 }
 
 /// How long a way stays open after an advert: 2.75 intervals. Others take over after 3 and their
@@ -41,29 +42,37 @@ impl Fence {
         }
         self.shut.remove(&place);
         self.open.insert(place, until);
-        self.tell(place, Gate::OpenUntil(until));
+        self.changed.insert(place);
     }
 
     /// Shuts the way to `place`: the address there is to go.
     pub(super) fn shut(&mut self, place: Place) {
         if self.open.remove(&place).is_some() {
             self.shut.insert(place);
-            self.tell(place, Gate::Shut);
+            self.changed.insert(place);
         }
     }
 
-    fn tell(&mut self, (index, prefix): Place, gate: Gate) {
-        self.told.push(Passage { index, ip: prefix.ip, gate });
-    }
-
-    /// What is to be told, in order. There is no fence any more where an address of ours `is_gone`.
+    /// What is to be told, each way once. There is no fence any more where an address of ours
+    /// `is_gone`.
     fn take(&mut self, is_gone: impl Fn(&Place) -> bool) -> Vec<Passage> {
-        let gone: Vec<Place> = self.shut.iter().filter(|place| is_gone(place)).copied().collect();
-        for place in gone {
-            self.shut.remove(&place);
-            self.tell(place, Gate::Gone);
-        }
-        std::mem::take(&mut self.told)
+        let Self { open, shut, changed, .. } = self;
+        shut.retain(|place| {
+            let gone = is_gone(place);
+            if gone {
+                changed.insert(*place);
+            }
+            !gone
+        });
+        let passage = |place: Place| {
+            let gate = match open.get(&place) {
+                Some(until) => Gate::OpenUntil(*until),
+                None if shut.contains(&place) => Gate::Shut,
+                None => Gate::Gone,
+            };
+            Passage { index: place.0, ip: place.1.ip, gate }
+        };
+        std::mem::take(changed).into_iter().map(passage).collect()
     }
 }
 

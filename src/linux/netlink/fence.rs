@@ -130,13 +130,16 @@ impl Fence {
         self.begin();
         self.put_removal();
         for table in TABLES {
-            self.message(table, NEWTABLE, |out| text(out, 1, TABLE));
+            self.message(table, NEWTABLE);
             for (name, flags) in [(VIP, 0), (OPEN, SET_TIMEOUT)] {
-                self.message(table, NEWSET, |out| put_set(out, table, name, flags));
+                self.message(table, NEWSET);
+                put_set(&mut self.out, table, name, flags);
             }
             for chain in table.chains {
-                self.message(table, NEWCHAIN, |out| put_chain(out, chain));
-                self.message(table, NEWRULE, |out| put_rule(out, table, chain));
+                self.message(table, NEWCHAIN);
+                put_chain(&mut self.out, chain);
+                self.message(table, NEWRULE);
+                put_rule(&mut self.out, table, chain);
             }
         }
         self.commit()
@@ -152,7 +155,8 @@ impl Fence {
         self.commit()
     }
 
-    /// Opens and shuts ways, at `now`. What a way was before does not matter.
+    /// Opens and shuts ways, at `now`; each of `passages` is another one. What a way was before
+    /// does not matter.
     ///
     /// # Errors
     /// ENOENT: someone has removed the table. Else as [`Self::build`].
@@ -160,36 +164,45 @@ impl Fence {
         for chunk in passages.chunks(CHUNK) {
             self.begin();
             for table in TABLES {
-                self.put_passages(table, now, chunk);
+                // An element cannot be given more time before Linux 6.12, nor may one be deleted
+                // that is not there: so each is added, deleted, and added as it is to be.
+                self.elements(table, NEWSETELEM, VIP, chunk, &|_| Some(0));
+                self.elements(table, NEWSETELEM, OPEN, chunk, &|_| Some(0));
+                self.elements(table, DELSETELEM, OPEN, chunk, &|_| Some(0));
+                self.elements(table, NEWSETELEM, OPEN, chunk, &|gate| left(gate, now));
+                let gone = |gate| (gate == Gate::Gone).then_some(0);
+                self.elements(table, DELSETELEM, VIP, chunk, &gone);
             }
             self.commit()?;
         }
         Ok(())
     }
 
-    /// An element cannot be given more time before Linux 6.12, nor may one be deleted that is not
-    /// there: so each is added, deleted, and added as it is to be.
-    fn put_passages(&mut self, table: &Table, now: Instant, passages: &[Passage]) {
-        let here = |passage: &&Passage| match passage.ip {
-            IpAddr::V4(_) => table.length == 4,
-            IpAddr::V6(_) => table.length == 16,
-        };
-        let all = || passages.iter().filter(here);
-        let gone = || all().filter(|passage| passage.gate == Gate::Gone);
-        let open = || all().filter(|passage| left(passage, now) > 0);
-        if all().next().is_none() {
-            return;
+    /// A message about elements of a set: those of the table's family of which `time_out` gives one,
+    /// in milliseconds; 0: none. No message without elements.
+    fn elements(
+        &mut self,
+        table: &Table,
+        kind: u16,
+        set: &str,
+        passages: &[Passage],
+        time_out: &dyn Fn(Gate) -> Option<u64>,
+    ) {
+        let mut list = None;
+        for passage in passages {
+            if passage.ip.is_ipv4() != (table.length == 4) {
+                continue;
+            }
+            let Some(time_out) = time_out(passage.gate) else { continue };
+            if list.is_none() {
+                self.message(table, kind);
+                text(&mut self.out, 2, set);
+                list = Some(nest(&mut self.out, 3));
+            }
+            put_element(&mut self.out, passage, time_out);
         }
-        let none = |_: &Passage| 0;
-        self.message(table, NEWSETELEM, |out| put_elements(out, VIP, all(), none));
-        self.message(table, NEWSETELEM, |out| put_elements(out, OPEN, all(), none));
-        self.message(table, DELSETELEM, |out| put_elements(out, OPEN, all(), none));
-        if open().next().is_some() {
-            let left = |passage: &Passage| left(passage, now);
-            self.message(table, NEWSETELEM, |out| put_elements(out, OPEN, open(), left));
-        }
-        if gone().next().is_some() {
-            self.message(table, DELSETELEM, |out| put_elements(out, VIP, gone(), none));
+        if let Some(list) = list {
+            end(&mut self.out, list);
         }
     }
 
@@ -197,7 +210,7 @@ impl Fence {
     fn put_removal(&mut self) {
         for table in TABLES {
             for kind in [NEWTABLE, DELTABLE] {
-                self.message(table, kind, |out| text(out, 1, TABLE));
+                self.message(table, kind);
             }
         }
     }
@@ -205,43 +218,38 @@ impl Fence {
     /// Begins a transaction.
     fn begin(&mut self) {
         self.out.clear();
+        self.last = 0;
         self.control(libc::NFNL_MSG_BATCH_BEGIN);
     }
 
     fn control(&mut self, kind: libc::c_int) {
-        let subsystem = libc::NFNL_SUBSYS_NFTABLES as u16;
-        self.put(kind as u16, 0, 0, subsystem, |_| {});
+        self.put(kind as u16, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u16);
     }
 
-    fn message(&mut self, table: &Table, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
+    /// Begins a message about what is in a table: its name is the first attribute of each.
+    fn message(&mut self, table: &Table, kind: u16) {
         let kind = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | kind;
         // The kernel reads each where it means something.
-        let flags = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
-        self.put(kind, flags, table.family, 0, body);
+        self.put(kind, libc::NLM_F_CREATE | libc::NLM_F_APPEND, table.family, 0);
+        text(&mut self.out, 1, TABLE);
     }
 
-    /// One message: struct nlmsghdr, struct nfgenmsg, attributes.
-    fn put(
-        &mut self,
-        kind: u16,
-        flags: libc::c_int,
-        family: u8,
-        id: u16,
-        body: impl FnOnce(&mut Vec<u8>),
-    ) {
+    /// Ends the message before and begins another: struct nlmsghdr and struct nfgenmsg.
+    fn put(&mut self, kind: u16, flags: libc::c_int, family: u8, id: u16) {
+        self.end_message();
         self.seq = self.seq.wrapping_add(1);
-        let start = self.out.len();
-        self.last = start;
+        self.last = self.out.len();
         self.out.extend([0; 4]);
         self.out.extend(kind.to_ne_bytes());
         self.out.extend(((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
         self.out.extend(self.seq.to_ne_bytes());
-        self.out.extend([0; 4]);
-        self.out.extend([family, 0]);
+        self.out.extend([0, 0, 0, 0, family, 0]);
         self.out.extend(id.to_be_bytes());
-        body(&mut self.out);
-        let length = (self.out.len() - start) as u32;
-        if let Some(head) = self.out.get_mut(start..).and_then(<[u8]>::first_chunk_mut) {
+    }
+
+    fn end_message(&mut self) {
+        let length = (self.out.len() - self.last) as u32;
+        if let Some(head) = self.out.get_mut(self.last..).and_then(<[u8]>::first_chunk_mut) {
             *head = length.to_ne_bytes();
         }
     }
@@ -254,6 +262,7 @@ impl Fence {
             *flags = (u16::from_ne_bytes(*flags) | libc::NLM_F_ACK as u16).to_ne_bytes();
         }
         self.control(libc::NFNL_MSG_BATCH_END);
+        self.end_message();
         let result = self.socket.send(&self.out).and_then(|()| self.answered(last));
         if result.is_err() {
             // More answers may lie there; a new socket has none of them.
@@ -295,15 +304,16 @@ fn socket() -> io::Result<Socket> {
 }
 
 /// Milliseconds that a way stays open.
-fn left(passage: &Passage, now: Instant) -> u64 {
-    match passage.gate {
-        Gate::OpenUntil(until) => u64::try_from(until.since(now).as_millis()).unwrap_or(0),
-        Gate::Shut | Gate::Gone => 0,
+fn left(gate: Gate, now: Instant) -> Option<u64> {
+    match gate {
+        Gate::OpenUntil(until) => {
+            u64::try_from(until.since(now).as_millis()).ok().filter(|left| *left > 0)
+        }
+        Gate::Shut | Gate::Gone => None,
     }
 }
 
 fn put_set(out: &mut Vec<u8>, table: &Table, name: &str, flags: u32) {
-    text(out, 1, TABLE);
     text(out, 2, name);
     // Flags, type and length of the key; which one it is in this transaction, which nobody asks.
     for (kind, number) in [(3, flags), (4, table.kind), (5, 4 + table.length), (10, flags + 1)] {
@@ -312,106 +322,107 @@ fn put_set(out: &mut Vec<u8>, table: &Table, name: &str, flags: u32) {
 }
 
 fn put_chain(out: &mut Vec<u8>, chain: &Chain) {
-    text(out, 1, TABLE);
     text(out, 3, chain.name);
-    nest(out, 4, |out| {
-        word(out, 1, chain.hook);
-        word(out, 2, 0);
-    });
+    let hook = nest(out, 4);
+    word(out, 1, chain.hook);
+    word(out, 2, 0);
+    end(out, hook);
     text(out, 7, "filter");
 }
 
 /// `meta oif . arp saddr ip @vip meta oif . arp saddr ip != @open drop`, and its like.
 fn put_rule(out: &mut Vec<u8>, table: &Table, chain: &Chain) {
-    text(out, 1, TABLE);
     text(out, 2, chain.name);
-    nest(out, 4, |out| {
-        expression(out, "meta", |out| {
-            word(out, 1, REGISTER);
-            word(out, 2, chain.interface);
-        });
-        expression(out, "payload", |out| {
-            // Into the register, from the network header, where, how many bytes.
-            for (kind, number) in (1..).zip([REGISTER + 1, 1, chain.offset, table.length]) {
-                word(out, kind, number);
-            }
-        });
-        for (set, inverted) in [(VIP, 0), (OPEN, 1)] {
-            expression(out, "lookup", |out| {
-                text(out, 1, set);
-                word(out, 2, REGISTER);
-                word(out, 5, inverted);
-            });
-        }
-        expression(out, "immediate", |out| {
-            // The verdict: NF_DROP.
-            word(out, 1, 0);
-            nest(out, 2, |out| nest(out, 2, |out| word(out, 1, 0)));
-        });
-    });
+    let list = nest(out, 4);
+    expression(out, "meta", &[REGISTER, chain.interface]);
+    // Into the next register, from the network header, where, how many bytes.
+    expression(out, "payload", &[REGISTER + 1, 1, chain.offset, table.length]);
+    for (set, inverted) in [(VIP, 0), (OPEN, 1)] {
+        let lookup = begin_expression(out, "lookup");
+        text(out, 1, set);
+        word(out, 2, REGISTER);
+        word(out, 5, inverted);
+        end_expression(out, lookup);
+    }
+    // The verdict: NF_DROP.
+    let immediate = begin_expression(out, "immediate");
+    word(out, 1, 0);
+    let data = nest(out, 2);
+    let verdict = nest(out, 2);
+    word(out, 1, 0);
+    end(out, verdict);
+    end(out, data);
+    end_expression(out, immediate);
+    end(out, list);
 }
 
-fn expression(out: &mut Vec<u8>, name: &str, data: impl FnOnce(&mut Vec<u8>)) {
-    nest(out, ELEMENT, |out| {
-        text(out, EXPR_NAME, name);
-        nest(out, EXPR_DATA, data);
-    });
+/// An expression whose attributes are numbers, from 1 on.
+fn expression(out: &mut Vec<u8>, name: &str, numbers: &[u32]) {
+    let expression = begin_expression(out, name);
+    for (kind, number) in (1..).zip(numbers) {
+        word(out, kind, *number);
+    }
+    end_expression(out, expression);
 }
 
-/// Elements of a set, each with its time-out in milliseconds; 0: none.
-fn put_elements<'a>(
-    out: &mut Vec<u8>,
-    set: &str,
-    passages: impl Iterator<Item = &'a Passage>,
-    left: impl Fn(&Passage) -> u64,
-) {
-    text(out, 1, TABLE);
-    text(out, 2, set);
-    nest(out, 3, |out| {
-        for passage in passages {
-            nest(out, ELEMENT, |out| {
-                nest(out, 1, |out| put_key(out, passage));
-                let left = left(passage);
-                if left > 0 {
-                    attribute(out, 4, |out| out.extend(left.to_be_bytes()));
-                }
-            });
-        }
-    });
+fn begin_expression(out: &mut Vec<u8>, name: &str) -> [usize; 2] {
+    let element = nest(out, ELEMENT);
+    text(out, EXPR_NAME, name);
+    [element, nest(out, EXPR_DATA)]
 }
 
-/// The interface as the kernel holds it, then the address.
-fn put_key(out: &mut Vec<u8>, passage: &Passage) {
-    attribute(out, 1, |out| {
-        out.extend(passage.index.0.to_ne_bytes());
-        match passage.ip {
-            IpAddr::V4(ip) => out.extend(ip.octets()),
-            IpAddr::V6(ip) => out.extend(ip.octets()),
-        }
-    });
+fn end_expression(out: &mut Vec<u8>, [element, data]: [usize; 2]) {
+    end(out, data);
+    end(out, element);
+}
+
+fn put_element(out: &mut Vec<u8>, passage: &Passage, time_out: u64) {
+    let element = nest(out, ELEMENT);
+    let key = nest(out, 1);
+    let value = attribute(out, 1);
+    // The interface as the kernel holds it, then the address.
+    out.extend(passage.index.0.to_ne_bytes());
+    match passage.ip {
+        IpAddr::V4(ip) => out.extend(ip.octets()),
+        IpAddr::V6(ip) => out.extend(ip.octets()),
+    }
+    end(out, value);
+    end(out, key);
+    if time_out > 0 {
+        let attribute = attribute(out, 4);
+        out.extend(time_out.to_be_bytes());
+        end(out, attribute);
+    }
+    end(out, element);
 }
 
 fn word(out: &mut Vec<u8>, kind: u16, number: u32) {
-    attribute(out, kind, |out| out.extend(number.to_be_bytes()));
+    let word = attribute(out, kind);
+    out.extend(number.to_be_bytes());
+    end(out, word);
 }
 
 fn text(out: &mut Vec<u8>, kind: u16, text: &str) {
-    attribute(out, kind, |out| {
-        out.extend(text.as_bytes());
-        out.push(0);
-    });
+    let start = attribute(out, kind);
+    out.extend(text.as_bytes());
+    out.push(0);
+    end(out, start);
 }
 
-fn nest(out: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
-    attribute(out, libc::NLA_F_NESTED as u16 | kind, body);
+fn nest(out: &mut Vec<u8>, kind: u16) -> usize {
+    attribute(out, libc::NLA_F_NESTED as u16 | kind)
 }
 
-/// struct nlattr and its payload, padded.
-fn attribute(out: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
+/// Begins a struct nlattr; gives where.
+fn attribute(out: &mut Vec<u8>, kind: u16) -> usize {
     let start = out.len();
     out.extend([0; 2]);
     out.extend(kind.to_ne_bytes());
-    body(out);
+    start
+}
+
+/// Ends the one that begins at `start`.
+fn end(out: &mut Vec<u8>, start: usize) {
     let length = (out.len() - start) as u16;
     if let Some(head) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut) {
         *head = length.to_ne_bytes();
