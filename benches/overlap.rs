@@ -11,7 +11,7 @@
 //! | lone | the same where `guard = false` |
 //! | freeze | SIGSTOP; the guard is left running; all of keepalived |
 //! | group | `cgroup.kill`: everything at once, the guard too |
-//! | cut | none: the LAN between them is cut, and healed |
+//! | cut | none: the LAN between them is cut, and healed; what is shown begins with that |
 //!
 //! Who still answers after `MOST` answers for good, as far as this goes. Runs during which the
 //! machine itself stood still for too long are left out and counted. Needs root, a mounted cgroup2

@@ -196,12 +196,15 @@ isolated! {
             assert!(Command::new("kill").args(["-KILL", &guard]).status().unwrap().success());
             daemon.kill();
             assert!(a.has(VIP) && is_behind(&a, VIP), "it was left behind");
+            // As of a VIP that is none any more.
+            nft(&a, "add element arp havip vip { eth0 . 192.0.2.77 }");
             wait("and shuts", || !asker.is_answered(a.mac(), VIP, own));
             let text = one(&a, 100, "");
             let mut daemon = a.daemon_of(&if again { fenced(&text) } else { text });
             daemon.wait_for("active");
             wait("it answers", || asker.is_answered(a.mac(), VIP, own));
             assert_eq!(tables(&a), if again { OURS } else { "" });
+            assert!(!again || !is_behind(&a, "192.0.2.77"));
             assert!(daemon.stop().success());
             assert_eq!(tables(&a), "");
         }

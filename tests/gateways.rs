@@ -59,7 +59,10 @@ isolated! {
         let (a, b) = (lan.host(), lan.host());
         let tape = a.folder().join("tape");
         let flags = ["--record", tape.to_str().unwrap()];
-        let mut first = a.daemon_with(&flags, &[], &a.config(&a.router("51", &keys(200))));
+        // With a fence, which is a part of it.
+        let text = a.config(&a.router("51", &keys(200)));
+        let text = text.replacen("[havip]\n", "[havip]\nfence = true\n", 1);
+        let mut first = a.daemon_with(&flags, &[], &text);
         first.wait_for("active");
         let second = start(&b, 100);
         second.wait_for("backup");
