@@ -9,6 +9,7 @@ mod lab;
 
 mod addresses;
 mod cables;
+mod hostile;
 mod pauses;
 
 use std::process::Command;
