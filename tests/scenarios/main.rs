@@ -9,6 +9,7 @@ mod lab;
 
 mod addresses;
 mod cables;
+mod guest;
 mod hostile;
 mod pauses;
 
