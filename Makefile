@@ -4,7 +4,7 @@
 .PHONY: help demo test build release check fuzz bench soak soak-sim cross ci
 
 FUZZ_SECONDS ?= 300
-BENCHES ?= failover overlap routers lateness addresses change takeovers store
+BENCHES ?= failover overlap routers lateness addresses change takeovers scenarios store
 SOAK_SECONDS ?= 3600
 SOAK_SEED ?= 1
 # Targets of `make cross`: files of cross/targets.

@@ -47,7 +47,7 @@ pub struct Counters {
     pub misconfigured: u64,
     /// Adverts for this VRID, of another version or authentication, that name none of them.
     pub foreign_cluster: u64,
-    /// Losing adverts heard while active.
+    /// Losing adverts answered while active: at most one each eighth of an interval.
     pub conflicts_won: u64,
     /// Times another said, by ARP or NA, that a VIP of this active router is his.
     pub address_conflicts: u64,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use havip::linux::{clock, rt};
 use havip::node::Instant;
 use havip::wire::ip::parse_ipv4;
-use havip::wire::vrrp::Packet;
+use havip::wire::vrrp::{Packet, RxMeta};
 use havip::wire::{Mac, arp, ndp};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -21,7 +21,7 @@ pub(super) const ALL: i32 = 0x0003_u16.to_be() as i32;
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// A VRRP advert over IPv4.
+    /// A VRRP advert.
     Advert { vrid: u8, priority: u8 },
     /// By ARP or a neighbour advertisement: this address is at the sender.
     Claim(IpAddr),
@@ -121,10 +121,22 @@ fn parse(frame: &[u8]) -> Option<(Mac, What)> {
         }
         0x0800 if message.get(9) == Some(&112) => {
             let (meta, bytes) = parse_ipv4(message).ok()?;
-            let advert = Packet::new(bytes).ok()?.check(&meta).ok()?;
-            What::Advert { vrid: advert.vrid.number(), priority: advert.priority }
+            advert(&meta, bytes)?
+        }
+        ndp::ETHERTYPE if message.get(6) == Some(&112) => {
+            let address = |from: usize| -> Option<IpAddr> {
+                let bytes: [u8; 16] = message.get(from..from + 16)?.try_into().ok()?;
+                Some(Ipv6Addr::from(bytes).into())
+            };
+            let meta = RxMeta { src: address(8)?, dst: address(24)?, ttl: *message.get(7)? };
+            advert(&meta, message.get(40..)?)?
         }
         _ => return None,
     };
     Some((from, what))
+}
+
+fn advert(meta: &RxMeta, bytes: &[u8]) -> Option<What> {
+    let advert = Packet::new(bytes).ok()?.check(meta).ok()?;
+    Some(What::Advert { vrid: advert.vrid.number(), priority: advert.priority })
 }

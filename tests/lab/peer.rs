@@ -82,6 +82,8 @@ impl Keepalived {
         signal("-KILL", child.trim());
         signal("-KILL", &parent);
         self.child.wait().unwrap();
+        // Where nobody reaps the orphan at once, the next start would take it for alive.
+        fs::remove_file(self.log.with_file_name("vrrp_pid")).unwrap();
     }
 
     /// SIGTERM, and its end.
