@@ -116,19 +116,19 @@ const SCENARIOS: &[Scenario] = &[
         play: refused,
     },
     Scenario {
-        name: "S12 takeover of IPv6 VIPs where duplicates are looked for",
+        name: "S12 takeover of IPv6 VIPs where duplicates are looked for, after a `kill -9` as in S13",
         expected: "no VIP is ever tentative; it is announced",
         options: "",
         play: six,
     },
     Scenario {
-        name: "S13 `kill -9` of all its processes, and a restart 2 s later without preemption",
+        name: "S13 `kill -9` of havip's daemon or of all of keepalived, restarted after 2 s, no preemption",
         expected: "never two with the VIP, it stays with the other",
         options: "`nopreempt`",
         play: killed,
     },
     Scenario {
-        name: "S16 three gateways, 10 ms adverts, the first is killed five times",
+        name: "S16 three gateways, 10 ms adverts, the first is killed five times, as in S13",
         expected: "the second takes over each time, never the third",
         options: "`vrrp_rt_priority 50`, `vrrp_rlimit_rttime 1000000`",
         play: three,
