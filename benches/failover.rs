@@ -3,7 +3,8 @@
 //!
 //!     cargo bench --bench failover -- [--intervals 1,0.1,0.01] [--runs 10]
 //!
-//! An end is a `kill -9` of every process, a SIGTERM, or a cut cable. What the protocol itself
+//! An end is a `kill -9` of the process that speaks VRRP (havip has a guard beside it, keepalived
+//! a parent that starts another), one of every process at once, a SIGTERM, or a cut cable. What the protocol itself
 //! costs, from the last advert that the successor heard until it may take over (Active_Down_Interval,
 //! or Skew_Time after a farewell), is shown beside. Runs during which the machine itself stood still
 //! for more than 5 ms are left out and counted. Needs root, and keepalived from `tests/lab/fetch`.
@@ -35,6 +36,7 @@ const STALL: Duration = Duration::from_millis(5);
 #[derive(Clone, Copy)]
 enum End {
     Kill,
+    KillAll,
     Term,
     Cut,
 }
@@ -78,8 +80,12 @@ fn once(keepalived: bool, interval: &str, end: End, outcome: &mut Outcome) {
     let ended_at = clock::now();
     let kept = match end {
         End::Kill => {
-            active.kill();
-            None
+            active.kill_speaker();
+            Some(active)
+        }
+        End::KillAll => {
+            active.kill_all();
+            Some(active)
         }
         End::Term => {
             active.stop();
@@ -142,7 +148,12 @@ fn main() {
     );
     let mut bars = Vec::new();
     for interval in arguments.value("--intervals", "1,0.1,0.01").split(',') {
-        for (name, end) in [("kill -9", End::Kill), ("SIGTERM", End::Term), ("cable", End::Cut)] {
+        for (name, end) in [
+            ("kill -9", End::Kill),
+            ("kill -9 of all", End::KillAll),
+            ("SIGTERM", End::Term),
+            ("cable", End::Cut),
+        ] {
             let [ours, theirs] = [false, true].map(|k| measure(k, interval, end, runs));
             let shown = |o: &Outcome| format!("{:.1} ({:.1})", median(&o.gaps), worst(&o.gaps));
             let count = |o: &Outcome| format!("{} + {}", o.gaps.len(), o.stalled);

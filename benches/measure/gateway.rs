@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::process::Command;
 
 use crate::lab::peer::Keepalived;
 use crate::lab::{Daemon, Host};
@@ -146,7 +147,24 @@ impl Gateway {
         all
     }
 
-    /// kill -9 of all that could speak.
+    /// kill -9 of the process that speaks VRRP.
+    pub(crate) fn kill_speaker(&self) {
+        let pid = match self {
+            Self::Havip(daemon) => daemon.pid(),
+            // Its parent waits for it.
+            Self::Keepalived(_) => *self.processes().last().expect("itself at least"),
+        };
+        signal("-KILL", &[pid]);
+    }
+
+    /// kill -9 of every process, none of which has time to answer to the end of another.
+    pub(crate) fn kill_all(&self) {
+        let all = self.processes();
+        signal("-STOP", &all);
+        signal("-KILL", &all);
+    }
+
+    /// kill -9 of havip's daemon, and of all of keepalived.
     pub(crate) fn kill(self) {
         match self {
             Self::Havip(mut daemon) => daemon.kill(),
@@ -161,4 +179,10 @@ impl Gateway {
             Self::Keepalived(daemon) => daemon.stop(),
         }
     }
+}
+
+fn signal(name: &str, pids: &[u32]) {
+    let pids = pids.iter().map(u32::to_string);
+    let status = Command::new("kill").arg(name).args(pids).status();
+    assert!(status.expect("kill is there").success());
 }
