@@ -41,10 +41,12 @@ const CHANGES_MAX: usize = 1024;
 const DRAIN_STALE: Duration = Duration::from_millis(1);
 /// How often it drains again.
 const DRAINS_MAX: usize = 4;
-/// Packets that come in one after the other wake it once in this time: a neighbour sends the
-/// adverts of many routers in one burst, and reading each by itself costs both sides a wake-up a
-/// packet. A packet that comes alone waits for nothing, and no deadline is missed for it.
+/// Packets that come in one after the other are let come for this long before they are read: a
+/// neighbour sends the adverts of many routers in one burst, and reading each by itself costs both
+/// sides a wake-up a packet. Packets that come alone wait for nothing, and no deadline is missed.
 const REST: Duration = Duration::from_millis(1);
+/// So many at once are a burst, and so will be the next ones.
+const BURST: usize = 8;
 /// Longest wait while jobs found no room.
 const JOBS_RETRY: Duration = Duration::from_millis(10);
 
@@ -120,7 +122,7 @@ struct Engine {
     states_unsent: bool,
     /// When the poller returned.
     woke_at: Instant,
-    /// When it last did so for packets, and whether that was soon after the time before.
+    /// When it last did so for packets, and whether those were many or soon after others.
     packets_at: Instant,
     in_burst: bool,
 }
@@ -190,13 +192,16 @@ impl Engine {
         let retry = waits.then(|| clock::now() + JOBS_RETRY);
         let at_once = (!self.failed.is_empty()).then_some(Instant::ZERO);
         let deadline = deadline.into_iter().chain(retry).chain(at_once).min();
-        if std::mem::take(&mut self.in_burst)
-            && deadline.is_none_or(|deadline| deadline > clock::now() + REST * 2)
+        self.poll(deadline)?;
+        if self.in_burst
+            && self.ready.iter().any(|key| *key >= FIRST_SOCKET)
+            && deadline.is_none_or(|deadline| deadline > self.woke_at + REST * 2)
         {
             #[expect(clippy::disallowed_methods, reason = "nothing is due before it ends")]
             std::thread::sleep(REST);
+            self.poll(Some(Instant::ZERO))?;
         }
-        self.poll(deadline)
+        Ok(())
     }
 
     fn poll(&mut self, deadline: Option<Instant>) -> io::Result<()> {
@@ -208,7 +213,7 @@ impl Engine {
     /// Reads what is ready; returns whether everything was read.
     fn read_ready(&mut self, inbox: &mut Inbox) -> bool {
         let mut all = self.ready_is_all;
-        let mut packets = false;
+        let mut packets = 0;
         let ready = std::mem::take(&mut self.ready);
         for key in &ready {
             all &= match *key {
@@ -221,14 +226,13 @@ impl Engine {
                     true
                 }
                 key => {
-                    self.in_burst = self.woke_at.since(self.packets_at) < REST;
-                    packets = true;
                     self.read_claims(key, inbox);
-                    self.read_packets(key, inbox)
+                    self.read_packets(key, inbox, &mut packets)
                 }
             };
         }
-        if packets {
+        if packets > 0 {
+            self.in_burst = packets >= BURST || self.woke_at.since(self.packets_at) < REST;
             self.packets_at = self.woke_at;
         }
         self.ready = ready;
@@ -264,7 +268,8 @@ impl Engine {
         true
     }
 
-    fn read_packets(&mut self, key: usize, inbox: &mut Inbox) -> bool {
+    /// Adds how many there were to `count`.
+    fn read_packets(&mut self, key: usize, inbox: &mut Inbox, count: &mut usize) -> bool {
         let Self { sockets, batch, .. } = self;
         let Some(socket) = sockets.get(&key).map(|sockets| &sockets.vrrp) else { return true };
         let port = socket.port();
@@ -272,7 +277,7 @@ impl Engine {
             match socket.recv_batch(batch) {
                 // ENETDOWN and the like: the link's own notifications tell what is the matter.
                 Ok(0) | Err(_) => return true,
-                Ok(_) => {}
+                Ok(more) => *count += more,
             }
             for packet in batch.packets() {
                 let parsed = match (port.family, packet.destination, packet.hop_limit) {
