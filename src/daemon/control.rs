@@ -285,13 +285,15 @@ impl Control {
         let mut stopped = false;
         while let Ok(report) = self.wiring.reports.try_recv() {
             match report {
-                Report::Notice(notice) => {
-                    let level = match notice.level() {
-                        Level::Error => log::Level::Error,
-                        Level::Warn => log::Level::Warn,
-                        Level::Info => log::Level::Info,
-                    };
-                    log::log!(target: "havip", level, "{notice}");
+                Report::Notices(notices) => {
+                    for notice in notices {
+                        let level = match notice.level() {
+                            Level::Error => log::Level::Error,
+                            Level::Warn => log::Level::Warn,
+                            Level::Info => log::Level::Info,
+                        };
+                        log::log!(target: "havip", level, "{notice}");
+                    }
                 }
                 Report::Trouble(text) => {
                     log::warn!("{text}");

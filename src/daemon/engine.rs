@@ -69,7 +69,8 @@ pub(super) enum Request {
 /// What the engine tells the control thread.
 #[derive(Debug)]
 pub(super) enum Report {
-    Notice(Notice),
+    /// Those of one turn.
+    Notices(Vec<Notice>),
     /// Something does not work as it should.
     Trouble(String),
     /// Every router's state, after one of them moved.
@@ -452,11 +453,16 @@ impl Engine {
 
     fn report(&mut self, node: &Node, actions: &Actions) {
         let mut ring = false;
-        let notices = actions.notices.iter().cloned().map(Report::Notice);
-        for report in self.troubles.drain(..).map(Report::Trouble).chain(notices) {
+        let notices = actions.notices.len();
+        let batch = (notices > 0).then(|| (Report::Notices(actions.notices.clone()), notices));
+        let troubles = self.troubles.drain(..).map(|text| (Report::Trouble(text), 1));
+        for (report, count) in troubles.chain(batch) {
             match self.wiring.reports.try_send(report) {
                 Ok(()) => ring = true,
-                Err(_) => _ = self.wiring.notices_lost.fetch_add(1, Ordering::Relaxed),
+                Err(_) => {
+                    let count = u64::try_from(count).unwrap_or(u64::MAX);
+                    self.wiring.notices_lost.fetch_add(count, Ordering::Relaxed);
+                }
             }
         }
         self.states_unsent |= actions.states_changed;

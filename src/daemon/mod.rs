@@ -53,8 +53,9 @@ use record::Tape;
 use sources::{Local, Sources};
 use will::Will;
 
-/// Reports that may wait for the control thread: notices of the worst second, and more.
-const REPORTS_MAX: usize = 4096;
+/// Reports that may wait for the control thread: two a turn, of the worst second. The queue is
+/// memory from the start.
+const REPORTS_MAX: usize = 512;
 /// Requests that may wait for the engine.
 const REQUESTS_MAX: usize = 64;
 /// Bytes of the threads that never recurse.
