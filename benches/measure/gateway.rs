@@ -40,7 +40,8 @@ impl<'a> Work<'a> {
 
     fn havip_config(&self, host: &Host) -> String {
         let number = host.number();
-        let names: Vec<String> = self.each().map(|(name, ..)| name.to_string()).collect();
+        // A name that is a number would be a VRID.
+        let names: Vec<String> = self.each().map(|(name, ..)| format!("\"r{name}\"")).collect();
         let mut text = format!(
             "[havip]\nnode = \"gw{number}\"\nrun_dir = \"{}\"\n{}\n[node.gw{number}]\n\
              vrids = [{}]\n\n[virtual_router.default]\nadvert_interval = {}\npriority = {}\n{}\n",
@@ -53,7 +54,7 @@ impl<'a> Work<'a> {
         );
         for (name, vrid, interface) in self.each() {
             text += &format!(
-                "\n[virtual_router.{name}]\nvrid = {vrid}\ninterface = \"{interface}\"\n\
+                "\n[virtual_router.r{name}]\nvrid = {vrid}\ninterface = \"{interface}\"\n\
                  vips = [\"{}\"]\n",
                 vip(name)
             );
