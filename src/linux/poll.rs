@@ -1,8 +1,9 @@
 //! Waiting for descriptors and a deadline at once: epoll and a timerfd.
 //!
 //! The timer is absolute, on the clock of the deadlines, and set anew only for a deadline that is
-//! earlier than what it stands at: one that moves away with every packet costs nothing. So a wait
-//! is one system call, as a rule, and a deadline is not off by the time between two of them.
+//! earlier than what it stands at, or more than twice as far away: one that moves away with every
+//! packet costs a call for each few of them, and no wake-up. So a wait is one system call, as a
+//! rule, and a deadline is not off by the time between two of them.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -99,9 +100,12 @@ impl Poll {
     ) -> io::Result<(usize, bool)> {
         let mut timeout = -1;
         if let Some(deadline) = deadline {
-            if deadline <= clock::now() {
+            let now = clock::now();
+            let is_off =
+                |armed: Instant| armed > deadline || deadline.since(now) > armed.since(now) * 2;
+            if deadline <= now {
                 timeout = 0;
-            } else if self.armed.is_none_or(|armed| armed > deadline) {
+            } else if self.armed.is_none_or(is_off) {
                 self.arm(deadline)?;
             }
         }

@@ -62,6 +62,8 @@ const ADVERTS_PER_TURN: usize = 64;
 /// Deadlines that have moved away are put where they belong this long before they come up, so that
 /// those of a burst of adverts cost one wake-up.
 const GATHER: Duration = Duration::from_millis(1);
+/// Deadlines that are put there in one turn though they do not come up yet.
+const MENDED_MAX: usize = 4;
 /// Notices of one kind about one thing: at most one in this time.
 const NOTICE_PAUSE: Duration = Duration::from_secs(1);
 /// Kinds and things that the limiter remembers.
@@ -259,13 +261,7 @@ impl Node {
             if at > now + GATHER || fired >= ADVERTS_PER_TURN {
                 break;
             }
-            let entry = self.entries.get_mut(&id);
-            // It has moved away since it was put there.
-            let is_stale = |entry: &&mut Box<Entry>| *entry.deadlines().of(timer) != Some(at);
-            if let Some(entry) = entry.filter(is_stale) {
-                self.timers.pop_first();
-                *entry.timers.of(timer) = None;
-                self.retime(id);
+            if self.mend_first() {
                 continue;
             }
             if at > now {
@@ -293,6 +289,26 @@ impl Node {
             self.retime(id);
         }
         self.timers.extend(deferred);
+        // Of few routers, the next deadline is then a true one, and nobody wakes for another.
+        for _ in 0..MENDED_MAX {
+            if !self.mend_first() {
+                break;
+            }
+        }
+    }
+
+    /// Puts the first deadline of the index where it belongs, if it has moved away since it was put
+    /// there.
+    fn mend_first(&mut self) -> bool {
+        let Some((at, timer, id)) = self.timers.first().copied() else { return false };
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        if *entry.deadlines().of(timer) == Some(at) {
+            return false;
+        }
+        self.timers.pop_first();
+        *entry.timers.of(timer) = None;
+        self.retime(id);
+        true
     }
 
     /// Feeds a router, and does what follows.
