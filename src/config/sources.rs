@@ -174,6 +174,8 @@ impl Sources {
         self.held = outcome.held;
         self.kept = outcome.kept;
         self.listed_since.extend(outcome.listed);
+        // Who runs no more is asked about no more, and names may come and go for ever.
+        self.listed_since.retain(|name| config.routers.contains_key(name));
         if self.held.is_empty() {
             // Nothing was lost, or all of it was put back or ordered: from here on as ever.
             self.vanished = Vanished::Hold;
@@ -251,4 +253,29 @@ pub fn is_other_store<'a>(
 ) -> bool {
     known.is_some_and(|(known_id, known)| known_id != cluster_id || revision < known)
         || keys.into_iter().any(|(key, at)| known_key(key).is_some_and(|known| known > at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_come_and_go_for_ever_are_not_remembered_for_ever() {
+        let node = NodeName::new("gw1").unwrap();
+        let mut sources = Sources::new(Local::absent(Path::new("havip.toml")), node);
+        for round in 1..=100 {
+            let name = format!("r{round}");
+            let keys = [
+                ("/havip/node/gw1/vrids".to_owned(), name.as_str()),
+                (format!("/havip/virtual_router/{name}/vrid"), "51"),
+                (format!("/havip/virtual_router/{name}/interface"), "eth0"),
+                (format!("/havip/virtual_router/{name}/vips"), "10.0.0.51"),
+            ];
+            let keys = keys.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes(), round));
+            let found = Tree::from_flat("/havip/", keys);
+            let config = sources.take_state(found, round, (false, false), None, &Facts::default());
+            assert!(config.routers.contains_key(&RouterName::new(&name).unwrap()));
+            assert_eq!(sources.listed_since.len(), 1);
+        }
+    }
 }
