@@ -416,7 +416,13 @@ impl Engine {
                     else {
                         continue;
                     };
-                    Job::Watch(Arc::clone(&sockets.witness), addresses.clone())
+                    let witness = Arc::clone(&sockets.witness);
+                    // What waits for the same socket is out of date: a kernel's thread that is
+                    // held up has one of each to come back to.
+                    self.jobs_waiting.retain(
+                        |job| !matches!(job, Job::Watch(other, _) if Arc::ptr_eq(other, &witness)),
+                    );
+                    Job::Watch(witness, addresses.clone())
                 }
                 Action::Close(port) => {
                     self.close(*port);
