@@ -5,7 +5,7 @@
 //! age out and frames are filtered. A switch that inspects ARP shuts a port that floods, so each
 //! link has a pace, and what is new goes before what is repeated.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Instant;
@@ -32,33 +32,39 @@ pub(super) struct Announcer {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Repeats done so far and time of the next announcement; `None`: waits in `first`.
-    places: BTreeMap<Place, (usize, Option<Instant>)>,
-    /// May hold places that wait there no more.
-    first: VecDeque<Place>,
+    /// Repeats done so far, and where the place waits for its next announcement.
+    places: BTreeMap<Place, (usize, Waits)>,
+    /// By the order in which they came.
+    first: BTreeSet<(u64, Place)>,
+    came: u64,
     first_after: Option<Instant>,
     later: BTreeSet<(Instant, Place)>,
     later_after: Option<Instant>,
+}
+
+/// Its key in `first` or in `later`: every place stands in one of them, once.
+#[derive(Clone, Copy, Debug)]
+enum Waits {
+    First(u64),
+    Later(Instant),
 }
 
 impl Announcer {
     /// Announces `place` as soon as the pace allows, and from then on.
     pub(super) fn start(&mut self, place: Place) {
         let queue = self.links.entry(place.0).or_default();
-        match queue.places.insert(place, (0, None)) {
-            Some((_, None)) => return,
-            Some((_, Some(at))) => _ = queue.later.remove(&(at, place)),
-            None => {}
+        if !matches!(queue.places.get(&place), Some((_, Waits::First(_)))) {
+            queue.remove(&place);
+            queue.came += 1;
+            queue.first.insert((queue.came, place));
+            queue.places.insert(place, (0, Waits::First(queue.came)));
         }
-        queue.first.push_back(place);
     }
 
     /// Announces `place` no more.
     pub(super) fn stop(&mut self, place: &Place) {
         let Some(queue) = self.links.get_mut(&place.0) else { return };
-        if let Some((_, Some(at))) = queue.places.remove(place) {
-            queue.later.remove(&(at, *place));
-        }
+        queue.remove(place);
         if queue.places.is_empty() {
             self.links.remove(&place.0);
         }
@@ -68,15 +74,10 @@ impl Announcer {
     pub(super) fn due(&mut self, now: Instant, mut announce: impl FnMut(Place)) {
         for queue in self.links.values_mut() {
             if queue.first_after.is_none_or(|at| now >= at) && !queue.first.is_empty() {
-                let mut sent = 0;
-                while sent < FIRST_BURST
-                    && let Some(place) = queue.first.pop_front()
-                {
-                    if matches!(queue.places.get(&place), Some((_, None))) {
-                        announce(place);
-                        queue.again(place, 0, now);
-                        sent += 1;
-                    }
+                for _ in 0..FIRST_BURST {
+                    let Some((_, place)) = queue.first.pop_first() else { break };
+                    announce(place);
+                    queue.again(place, 0, now);
                 }
                 queue.first_after = Some(now + FIRST_PAUSE);
             }
@@ -96,6 +97,14 @@ impl Announcer {
         }
     }
 
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 2] {
+        let sum = |size: fn(&Queue) -> usize| self.links.values().map(size).sum();
+        [
+            ("announced", sum(|queue| queue.places.len())),
+            ("announcements", sum(|queue| queue.first.len() + queue.later.len())),
+        ]
+    }
+
     /// When something is due next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.links.values().filter_map(Queue::next_deadline).min()
@@ -103,9 +112,17 @@ impl Announcer {
 }
 
 impl Queue {
+    fn remove(&mut self, place: &Place) {
+        match self.places.remove(place) {
+            Some((_, Waits::First(number))) => _ = self.first.remove(&(number, *place)),
+            Some((_, Waits::Later(at))) => _ = self.later.remove(&(at, *place)),
+            None => {}
+        }
+    }
+
     fn again(&mut self, place: Place, done: usize, now: Instant) {
         let at = now + REPEATS.get(done).copied().unwrap_or(REFRESH);
-        self.places.insert(place, (done.min(REPEATS.len()), Some(at)));
+        self.places.insert(place, (done.min(REPEATS.len()), Waits::Later(at)));
         self.later.insert((at, place));
     }
 
@@ -208,5 +225,18 @@ mod tests {
         announcer.due(later, |_| count += 1);
         assert_eq!(count, 1);
         assert_eq!(announcer.next_deadline(), Some(later + REPEATS[0]));
+    }
+
+    #[test]
+    fn what_starts_and_stops_again_and_again_waits_once() {
+        let mut announcer = Announcer::default();
+        announcer.start(place(1, 1));
+        for _ in 0..1_000 {
+            announcer.start(place(1, 2));
+            announcer.stop(&place(1, 2));
+        }
+        announcer.start(place(1, 2));
+        assert_eq!(announcer.sizes(), [("announced", 2), ("announcements", 2)]);
+        assert_eq!(until(&mut announcer, Duration::ZERO).len(), 2);
     }
 }

@@ -233,6 +233,7 @@ impl Node {
             self.announcer.stop(&place);
             self.fence.shut(place);
         }
+        self.watches.stale();
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.places.retain(|other| *other != place);
         }

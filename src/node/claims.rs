@@ -122,6 +122,7 @@ impl Claims {
         if self.wanted.get(&place).is_some_and(|claim| claim.router == router) {
             self.wanted.remove(&place);
             self.losses.remove(&place);
+            self.added_at.remove(&place);
             self.look(place, links);
         }
     }
@@ -149,6 +150,9 @@ impl Claims {
         }
         if !self.wanted.contains_key(&place) {
             self.renew.remove(&place);
+            if links.address(&place).is_none() {
+                self.unhold(&place);
+            }
         }
     }
 
@@ -270,10 +274,14 @@ impl Claims {
             match (kind, result) {
                 // It was there, and someone took it away before this was heard of.
                 (Kind::Add, Ok(())) if told && links.address(&place).is_none() => {}
+                // Its link went meanwhile, and the address with it.
+                (Kind::Add, Ok(())) if links.link(op.index).is_none() => {}
                 (Kind::Add, Ok(())) => {
                     links.acknowledged(op.index, op.prefix);
                     self.put.insert(place);
-                    self.added_at.insert(place, now);
+                    if self.wanted.contains_key(&place) {
+                        self.added_at.insert(place, now);
+                    }
                     done.push(Done::Added(place));
                 }
                 (Kind::Renew, Ok(())) => {}
@@ -312,10 +320,15 @@ impl Claims {
     }
 
     fn hold(&mut self, place: Place, until: Instant) {
-        if let Some(before) = self.retry.insert(place, until) {
-            self.retry_order.remove(&(before, place));
-        }
+        self.unhold(&place);
+        self.retry.insert(place, until);
         self.retry_order.insert((until, place));
+    }
+
+    fn unhold(&mut self, place: &Place) {
+        if let Some(before) = self.retry.remove(place) {
+            self.retry_order.remove(&(before, *place));
+        }
     }
 
     /// Frees places whose pause is over.
@@ -353,5 +366,20 @@ impl Claims {
             self.look(place, links);
         }
         self.remove.retain(|place| !of_link(place));
+    }
+
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 10] {
+        [
+            ("claims", self.wanted.len()),
+            ("put", self.put.len()),
+            ("to remove", self.remove.len()),
+            ("to renew", self.renew.len()),
+            ("to add", self.add.len()),
+            ("asked", self.inflight.iter().map(Vec::len).sum()),
+            ("told", self.told.len()),
+            ("held back", self.retry.len().max(self.retry_order.len())),
+            ("added", self.added_at.len()),
+            ("losses", self.losses.len()),
+        ]
     }
 }

@@ -247,6 +247,11 @@ impl Entry {
         self.farewell.clear();
     }
 
+    /// Packets made and kept.
+    pub(super) fn kept(&self) -> usize {
+        self.frames.len() + self.farewell.len()
+    }
+
     /// VIPs that an advert through this link has no room for.
     pub(super) fn not_advertised(&self) -> usize {
         let config = self.router.config();

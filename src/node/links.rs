@@ -110,6 +110,10 @@ impl Links {
         self.addresses.remove(place);
     }
 
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 2] {
+        [("links", self.links.len()), ("addresses", self.addresses.len())]
+    }
+
     pub(super) fn link(&self, index: IfIndex) -> Option<&Link> {
         self.links.get(&index)
     }

@@ -88,8 +88,8 @@ enum Dump {
     Idle,
     /// To be asked for as soon as it is this time.
     Wanted(Instant),
-    /// Asked for.
-    Waiting,
+    /// Asked for; `again`: what was reported meanwhile is not complete.
+    Waiting { again: bool },
 }
 
 /// Everything that one gateway decides.
@@ -166,7 +166,7 @@ impl Node {
             Event::Dumped(result) => self.dumped(now, result, out),
             Event::Applied(results) => self.applied(now, &results, out),
             Event::Opened { port, result } => {
-                self.ports.opened(now, port, result);
+                self.ports.opened(now, port, result, out);
                 self.watches.forget(port);
                 self.evaluate_port(now, port, out);
             }
@@ -194,7 +194,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Instant> {
         let dump = match self.dump {
             Dump::Wanted(at) => Some(at),
-            Dump::Idle | Dump::Waiting => None,
+            Dump::Idle | Dump::Waiting { .. } => None,
         };
         let stopping =
             (self.phase == Phase::Stopping && !self.entries.is_empty()).then_some(Instant::ZERO);
@@ -234,7 +234,7 @@ impl Node {
         if let Dump::Wanted(at) = self.dump
             && now >= at
         {
-            self.dump = Dump::Waiting;
+            self.dump = Dump::Waiting { again: false };
             self.changes.clear();
             out.kernel.push(Action::Dump);
         }

@@ -20,13 +20,12 @@ impl Node {
             self.want_dump(now);
             return;
         }
-        if self.dump == Dump::Waiting {
+        if let Dump::Waiting { again } = &mut self.dump {
             if self.changes.len() < CHANGES_MAX {
                 self.changes.push(change.clone());
             } else {
                 // Too much to remember: the dump under way will be followed by another.
-                self.changes.push(Change::Overrun);
-                self.changes.truncate(CHANGES_MAX + 1);
+                *again = true;
             }
         }
         let renamed = match &change {
@@ -111,11 +110,11 @@ impl Node {
     }
 
     fn want_dump(&mut self, now: Instant) {
-        match self.dump {
+        match &mut self.dump {
             Dump::Idle => self.dump = Dump::Wanted(now),
             Dump::Wanted(_) => {}
             // The one under way may have begun before what was lost.
-            Dump::Waiting => self.changes.push(Change::Overrun),
+            Dump::Waiting { again } => *again = true,
         }
     }
 
@@ -125,7 +124,8 @@ impl Node {
         result: Result<Snapshot, Errno>,
         out: &mut Actions,
     ) {
-        self.dump = Dump::Idle;
+        let again = self.dump == Dump::Waiting { again: true };
+        self.dump = if again { Dump::Wanted(now) } else { Dump::Idle };
         let missing = self.claims.missing(&self.links);
         match result {
             Err(errno) => {
@@ -138,9 +138,6 @@ impl Node {
         }
         // What was reported while the dump was made is at least as new as what the dump says.
         for change in std::mem::take(&mut self.changes) {
-            if change == Change::Overrun {
-                self.dump = Dump::Wanted(now);
-            }
             self.links.apply(&change);
         }
         self.claims.look_at_all(&self.links);

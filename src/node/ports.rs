@@ -27,7 +27,13 @@ pub(super) struct PortCounters {
 enum State {
     Opening,
     Open,
-    Failed { errno: Errno, retry_at: Instant },
+    Failed {
+        errno: Errno,
+        retry_at: Instant,
+    },
+    /// Wanted no more while they are being opened: closed once that is answered. So there is one
+    /// request for each port, however often its routers come and go meanwhile.
+    Leaving,
 }
 
 /// The sockets of this node.
@@ -41,29 +47,46 @@ pub(super) struct Ports {
 impl Ports {
     /// Opens what is wanted and not there, closes what is not wanted.
     pub(super) fn want(&mut self, wanted: &BTreeSet<Port>, out: &mut Actions) {
-        let gone: Vec<Port> =
-            self.ports.keys().filter(|port| !wanted.contains(port)).copied().collect();
-        for port in gone {
-            self.ports.remove(&port);
-            self.counters.remove(&port);
-            self.send_errors.remove(&port.index);
-            out.kernel.push(Action::Close(port));
-        }
+        self.ports.retain(|port, state| match state {
+            _ if wanted.contains(port) => true,
+            State::Opening | State::Leaving => {
+                *state = State::Leaving;
+                true
+            }
+            State::Open | State::Failed { .. } => {
+                out.kernel.push(Action::Close(*port));
+                false
+            }
+        });
+        self.counters.retain(|port, _| wanted.contains(port));
+        self.send_errors.retain(|index, _| wanted.iter().any(|port| port.index == *index));
         for port in wanted {
-            if !self.ports.contains_key(port) {
-                self.ports.insert(*port, State::Opening);
+            let state = self.ports.entry(*port).or_insert_with(|| {
                 out.kernel.push(Action::Open(*port));
+                State::Opening
+            });
+            if *state == State::Leaving {
+                *state = State::Opening;
             }
         }
     }
 
     /// Takes the answer to [`Action::Open`].
-    pub(super) fn opened(&mut self, now: Instant, port: Port, result: Result<(), Errno>) {
-        if let Some(state) = self.ports.get_mut(&port) {
-            *state = match result {
-                Ok(()) => State::Open,
-                Err(errno) => State::Failed { errno, retry_at: now + RETRY },
-            };
+    pub(super) fn opened(
+        &mut self,
+        now: Instant,
+        port: Port,
+        result: Result<(), Errno>,
+        out: &mut Actions,
+    ) {
+        let Some(state) = self.ports.get_mut(&port) else { return };
+        match (*state, result) {
+            (State::Leaving, _) => {
+                self.ports.remove(&port);
+                out.kernel.push(Action::Close(port));
+            }
+            (_, Ok(())) => *state = State::Open,
+            (_, Err(errno)) => *state = State::Failed { errno, retry_at: now + RETRY },
         }
     }
 
@@ -71,7 +94,7 @@ impl Ports {
     pub(super) fn missing(&self, port: Port) -> Option<NotReady> {
         match self.ports.get(&port) {
             Some(State::Open) => None,
-            Some(State::Opening) | None => Some(NotReady::SocketsOpening),
+            Some(State::Opening | State::Leaving) | None => Some(NotReady::SocketsOpening),
             Some(State::Failed { errno, .. }) => Some(NotReady::SocketsFailed(*errno)),
         }
     }
@@ -94,13 +117,17 @@ impl Ports {
             .values()
             .filter_map(|state| match state {
                 State::Failed { retry_at, .. } => Some(*retry_at),
-                State::Opening | State::Open => None,
+                State::Opening | State::Open | State::Leaving => None,
             })
             .min()
     }
 
-    /// Counts packets that could not be sent; returns all of that link so far.
+    /// Counts packets that could not be sent; returns all of that link so far. Of a link that is
+    /// left by now nobody asks.
     pub(super) fn send_failed(&mut self, index: IfIndex, count: u32) -> u64 {
+        if !self.wanted().any(|port| port.index == index) {
+            return u64::from(count);
+        }
         let total = self.send_errors.entry(index).or_default();
         *total = total.saturating_add(u64::from(count));
         *total
@@ -113,6 +140,21 @@ impl Ports {
 
     /// Whether this port is wanted: packets of others are leftovers in a queue.
     pub(super) fn is_wanted(&self, port: Port) -> bool {
-        self.ports.contains_key(&port)
+        !matches!(self.ports.get(&port), Some(State::Leaving) | None)
+    }
+
+    fn wanted(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().filter(|(_, state)| **state != State::Leaving).map(|(port, _)| port)
+    }
+
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 5] {
+        let discards = self.counters.values().map(|port| port.discarded.len()).sum();
+        [
+            ("ports", self.wanted().count()),
+            ("ports being opened or left", self.ports.len() - self.wanted().count()),
+            ("port counters", self.counters.len()),
+            ("discards", discards),
+            ("send errors", self.send_errors.len()),
+        ]
     }
 }

@@ -170,6 +170,31 @@ impl Node {
         }
     }
 
+    /// How many of everything it remembers that can grow: each is bounded by the configuration, by
+    /// what the kernel has, or by a constant, whatever others send.
+    pub fn sizes(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let of_entries = |size: fn(&Entry) -> usize| self.entries.values().map(size).sum();
+        let own = [
+            ("routers", self.entries.len()),
+            ("routers by name", self.by_name.len()),
+            ("routers by interface", self.by_interface.values().map(Vec::len).sum()),
+            ("routers by VRID", self.by_vrid.len()),
+            ("timers", self.timers.len()),
+            ("changes", self.changes.len()),
+            ("limits", self.limits.len()),
+            ("effects", self.effects.len()),
+            ("places", of_entries(|entry| entry.places.len())),
+            ("checksum forms", of_entries(|entry| entry.sums.len())),
+            ("packets kept", of_entries(Entry::kept)),
+        ];
+        own.into_iter()
+            .chain(self.links.sizes())
+            .chain(self.ports.sizes())
+            .chain(self.claims.sizes())
+            .chain(self.announcer.sizes())
+            .chain(self.watches.sizes())
+    }
+
     /// Every router's state.
     pub fn states(&self) -> impl Iterator<Item = RouterState> {
         self.entries.values().map(|entry| RouterState {

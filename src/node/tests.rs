@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::kernel::{Change, Op, Verb};
+use super::kernel::{Address, Change, Errno, Link, Op, Snapshot, Verb};
 use super::testing::{Bench, ETH0, address, advert, router};
 use super::*;
 use crate::config::Router;
-use crate::wire::Family;
 use crate::wire::vrrp::RxMeta;
+use crate::wire::{Family, Mac};
 
 fn source_of(bench: &Bench) -> Option<String> {
     bench.router().source
@@ -134,4 +134,87 @@ fn more_vips_than_an_advert_carries_are_held_and_not_advertised_and_that_is_told
     bench.pass(Duration::from_secs(5));
     let present = bench.router().vips.iter().filter(|vip| vip.state == "present").count();
     assert_eq!(present, 400);
+}
+
+fn size(bench: &Bench, of: &str) -> usize {
+    bench.node.sizes().find(|(what, _)| *what == of).unwrap().1
+}
+
+fn link(index: IfIndex) -> Event<'static> {
+    Event::Kernel(Change::Link(Link {
+        index,
+        name: IfName::new("eth0").unwrap(),
+        up: true,
+        running: true,
+        loopback: false,
+        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        mtu: 1500,
+    }))
+}
+
+#[test]
+fn however_much_is_lost_during_a_dump_one_more_follows_it() {
+    let mut bench = Bench::new(vec![router(51)]);
+    bench.event(Event::Kernel(Change::Overrun));
+    bench.timeout();
+    assert_eq!(bench.actions.kernel, [Action::Dump]);
+    for _ in 0..1_000 {
+        bench.event(Event::Kernel(Change::Overrun));
+    }
+    assert_eq!(size(&bench, "changes"), 0);
+    bench.event(Event::Dumped(Ok(Snapshot::default())));
+    bench.timeout();
+    assert_eq!(bench.actions.kernel[..1], [Action::Dump]);
+    bench.event(Event::Dumped(Ok(Snapshot::default())));
+    bench.timeout();
+    assert!(!bench.actions.kernel.contains(&Action::Dump));
+}
+
+#[test]
+fn sockets_that_are_wanted_no_more_when_they_come_are_closed_and_asked_for_once() {
+    let mut bench = Bench::new(vec![]);
+    let mut asked = Vec::new();
+    for routers in [vec![router(51)], vec![], vec![router(51)], vec![]] {
+        bench.configure(routers);
+        asked.append(&mut bench.actions.kernel);
+    }
+    let port = Port { index: ETH0, family: Family::V4 };
+    assert_eq!(asked, [Action::Open(port)]);
+    assert_eq!((size(&bench, "ports"), size(&bench, "ports being opened or left")), (0, 1));
+    bench.event(Event::Opened { port, result: Ok(()) });
+    assert_eq!(bench.actions.kernel, [Action::Close(port)]);
+    assert_eq!(size(&bench, "ports being opened or left"), 0);
+    // Wanted again in time they are taken.
+    bench.configure(vec![router(51)]);
+    bench.configure(vec![]);
+    bench.configure(vec![router(51)]);
+    bench.event(Event::Opened { port, result: Ok(()) });
+    assert_eq!(bench.actions.kernel, []);
+    assert_eq!(bench.router().state, "backup");
+}
+
+#[test]
+fn what_is_heard_of_a_link_after_its_end_is_not_kept() {
+    let mut bench = Bench::new(vec![router(51)]);
+    for number in 3..100 {
+        let gone = IfIndex(number - 1);
+        let adds = |action: &Action| matches!(action, Action::Apply(ops) if ops[0].index == gone);
+        while !bench.actions.kernel.iter().any(adds) {
+            bench.now = bench.node.next_deadline().unwrap().max(bench.now);
+            bench.timeout();
+        }
+        bench.event(Event::Kernel(Change::LinkGone(gone)));
+        // Both answers come late.
+        bench.event(Event::Applied(vec![Ok(())]));
+        let errno = Errno(19);
+        bench.event(Event::SendFailed { index: gone, errno, count: 1, adverts: Vec::new() });
+        bench.event(link(IfIndex(number)));
+        bench.settle();
+        let own = Address { index: IfIndex(number), ..address("10.0.0.201", 24, false) };
+        bench.event(Event::Kernel(Change::Address(own)));
+        bench.settle();
+        for (of, most) in [("put", 0), ("added", 0), ("send errors", 0), ("ports", 1)] {
+            assert!(size(&bench, of) <= most, "{} {of}", size(&bench, of));
+        }
+    }
 }

@@ -48,6 +48,11 @@ impl Watches {
         self.watched.remove(&port);
         self.stale = true;
     }
+
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 2] {
+        let addresses = self.watched.values().map(Vec::len).sum();
+        [("watched ports", self.watched.len()), ("watched addresses", addresses)]
+    }
 }
 
 impl Node {
@@ -117,6 +122,11 @@ mod tests {
     use super::super::testing::{Bench, ETH0, router};
     use super::super::{Event, Via};
     use super::*;
+    use crate::config::{Prefix, Router};
+
+    fn vip(last: u8) -> Prefix {
+        Prefix::host([10, 0, 0, last].into())
+    }
 
     const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
@@ -177,5 +187,12 @@ mod tests {
         bench.timeout();
         let [Action::Watch { addresses, .. }] = watched(&bench)[..] else { panic!("not told") };
         assert_eq!(*addresses, [IpAddr::from([10, 0, 0, 52])]);
+        let more = Router { vips: vec![vip(52), vip(53)], ..router(52) };
+        bench.configure(vec![more.clone()]);
+        bench.timeout();
+        bench.configure(vec![Router { vips: vec![vip(53)], ..more }]);
+        bench.timeout();
+        let [Action::Watch { addresses, .. }] = watched(&bench)[..] else { panic!("not told") };
+        assert_eq!(*addresses, [IpAddr::from([10, 0, 0, 53])]);
     }
 }
