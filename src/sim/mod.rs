@@ -303,6 +303,21 @@ impl World {
         self.machines[machine].process.as_ref().map(|process| &process.node)
     }
 
+    /// What a machine's daemon has open and has asked for: sockets, and requests that the kernel
+    /// did not answer yet.
+    #[must_use]
+    pub fn uses(&self, machine: usize) -> [(&'static str, usize); 2] {
+        let process = self.machines[machine].process.as_ref();
+        let life = self.lives[machine];
+        let requests = self.happenings.values().filter(|what| {
+            matches!(what, Happening::Answer { to, life: of, .. } if (*to, *of) == (machine, life))
+        });
+        [
+            ("sockets", process.map_or(0, |process| process.open.len())),
+            ("kernel requests", requests.count()),
+        ]
+    }
+
     /// Machines on which the router of this name is active.
     #[must_use]
     pub fn active(&self, router: &str) -> Vec<usize> {

@@ -13,6 +13,7 @@ use havip::node::router::Reason;
 use havip::sim::{Turn, World};
 use havip::wire::vrrp::Version;
 
+use super::bounds::Bounds;
 use super::coverage::Coverage;
 use super::faults::{Fault, Kind, Scope};
 use super::site::Site;
@@ -59,6 +60,7 @@ pub(crate) struct Watch {
     misplaced: BTreeMap<(usize, Prefix), Instant>,
     missing: BTreeMap<(usize, Prefix), Instant>,
     spins: BTreeMap<usize, u32>,
+    bounds: Bounds,
 }
 
 impl Watch {
@@ -124,9 +126,11 @@ impl Watch {
             self.nothing_is_released_without_a_word(turn, site)?;
             self.note(turn);
         }
+        self.note_carried(world);
         if world.turns.is_empty() {
             return Ok(());
         }
+        self.queues_and_maps_are_bounded(world)?;
         self.note_active(world);
         self.every_added_vip_is_announced(world)?;
         self.an_active_router_advertises_in_time(world)?;
@@ -177,6 +181,16 @@ impl Watch {
                 }
             }
         }
+    }
+
+    fn note_carried(&mut self, world: &World) {
+        let (deaf, now) = (&self.deaf, world.now());
+        let knows = |machine| {
+            Self::calm(deaf, machine, now) > RECOVERED
+                && !world.is_frozen(machine)
+                && world.is_alive(machine)
+        };
+        self.bounds.note(world, knows);
     }
 
     fn router(&self, machine: usize, vrid: u8) -> Option<&Arc<Router>> {
@@ -334,6 +348,21 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// What a node remembers grows with what it is told to run and with its kernel, and with
+    /// neither time nor what others send.
+    fn queues_and_maps_are_bounded(&self, world: &World) -> Found {
+        world
+            .turns
+            .iter()
+            .map(|turn| turn.machine)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .try_for_each(|machine| {
+                let config = self.running.get(&machine).map(AsRef::as_ref);
+                self.bounds.check(world, machine, config)
+            })
     }
 
     /// Hosts and switches send to whoever announced last: an address that came must be announced.

@@ -5,6 +5,7 @@
 //! step against `invariants`. `HAVIP_SEED=n` runs one seed, `HAVIP_SCHEDULES=n` that many,
 //! `HAVIP_SECONDS=n` for that long.
 
+mod bounds;
 mod coverage;
 mod faults;
 mod invariants;

@@ -1,0 +1,105 @@
+//! How much a node may remember: what its configuration and its kernel justify, or a constant,
+//! whatever others do and however long it runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use havip::config::{Config, Prefix};
+use havip::sim::World;
+use havip::wire::IfIndex;
+
+use super::invariants::Found;
+
+/// Changes kept while a dump is under way, and kinds of notices that are held back.
+const CHANGES_MAX: usize = 65_536;
+const LIMITS_MAX: usize = 4_096;
+/// Operations on their way to the kernel: two requests of 32.
+const OPERATIONS_MAX: usize = 64;
+/// Peers of one router whose checksum form is remembered.
+const PEERS_MAX: usize = 16;
+/// Reasons to discard a packet.
+const DISCARDS_MAX: usize = 16;
+/// Requests to the kernel beside those for sockets: a dump, and two with operations.
+const REQUESTS_MAX: usize = 3;
+
+/// What one machine's kernel had of late.
+#[derive(Default)]
+struct Carried {
+    links: BTreeSet<IfIndex>,
+    addresses: BTreeSet<(IfIndex, Prefix)>,
+}
+
+/// What every machine's kernel had since its daemon last knew all of it.
+#[derive(Default)]
+pub(crate) struct Bounds {
+    carried: BTreeMap<usize, Carried>,
+}
+
+impl Bounds {
+    /// Takes note of what the kernels have now; `knows` says whether a machine's daemon was told
+    /// of everything.
+    pub(crate) fn note(&mut self, world: &World, knows: impl Fn(usize) -> bool) {
+        for machine in 0..world.machines() {
+            let carried = self.carried.entry(machine).or_default();
+            let asks =
+                world.uses(machine).iter().any(|(what, n)| *what == "kernel requests" && *n > 0);
+            if knows(machine) && !asks && !world.has_notes(machine) {
+                *carried = Carried::default();
+            }
+            let snapshot = world.kernel_of(machine).0.snapshot();
+            carried.links.extend(snapshot.links.iter().map(|link| link.index));
+            let places = snapshot.addresses.iter().map(|address| (address.index, address.prefix));
+            carried.addresses.extend(places);
+        }
+    }
+
+    /// Holds everything that a machine's daemon remembers and uses against its bound; `config` is
+    /// what it runs.
+    pub(crate) fn check(&self, world: &World, machine: usize, config: Option<&Config>) -> Found {
+        let Some(node) = world.node(machine) else { return Ok(()) };
+        let routers = config.map_or(0, |config| config.routers.len());
+        let vips = config.map_or(0, |config| {
+            let all = config.routers.values();
+            all.map(|router| router.vips.len() + router.vips_excluded.len()).sum()
+        });
+        let (links, addresses) = self
+            .carried
+            .get(&machine)
+            .map_or((0, 0), |carried| (carried.links.len(), carried.addresses.len()));
+        let sockets = 2 * links;
+        for (what, count) in node.sizes().chain(world.uses(machine)) {
+            let most = match what {
+                "routers" | "routers by name" | "routers by interface" | "routers by VRID" => {
+                    routers
+                }
+                // When it speaks, when it renews, when it is looked at again.
+                "timers" => 3 * routers,
+                "changes" => CHANGES_MAX,
+                "limits" => LIMITS_MAX,
+                // They are of one call.
+                "effects" => 0,
+                "checksum forms" => PEERS_MAX * routers,
+                // An advert and a farewell, in both forms.
+                "packets kept" => 4 * routers,
+                "links" => links,
+                "addresses" | "put" | "to remove" => addresses,
+                // One of either family on each link, and for each router at most.
+                "ports" | "port counters" => routers.min(sockets),
+                "ports being opened or left" => sockets,
+                "discards" => DISCARDS_MAX * routers.min(sockets),
+                "send errors" => routers.min(links),
+                "claims" | "places" | "to renew" | "to add" | "added" | "losses" | "announced"
+                | "announcements" | "watched addresses" => vips,
+                "held back" => vips + addresses,
+                "asked" | "told" => OPERATIONS_MAX,
+                "watched ports" => routers,
+                "sockets" => sockets,
+                "kernel requests" => REQUESTS_MAX + sockets,
+                _ => return Err(format!("nothing is known of how many {what} there may be")),
+            };
+            if count > most {
+                return Err(format!("machine {machine}: {count} {what}, and {most} are justified"));
+            }
+        }
+        Ok(())
+    }
+}
