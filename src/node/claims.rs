@@ -361,6 +361,8 @@ impl Claims {
         let of_link = |place: &Place| place.0 == index;
         self.put.retain(|place| !of_link(place));
         self.added_at.retain(|place, _| !of_link(place));
+        self.retry.retain(|place, _| !of_link(place));
+        self.retry_order.retain(|(_, place)| !of_link(place));
         let gone: Vec<Place> = self.wanted.keys().filter(|p| of_link(p)).copied().collect();
         for place in gone {
             self.look(place, links);

@@ -126,7 +126,7 @@ impl Node {
     ) {
         let again = self.dump == Dump::Waiting { again: true };
         self.dump = if again { Dump::Wanted(now) } else { Dump::Idle };
-        let missing = self.claims.missing(&self.links);
+        let mut missing = self.claims.missing(&self.links);
         match result {
             Err(errno) => {
                 self.dump = Dump::Wanted(now + DUMP_RETRY);
@@ -136,6 +136,8 @@ impl Node {
             }
             Ok(snapshot) => self.links.replace(snapshot),
         }
+        // Nor may the loss of what is back by now ever have been heard of.
+        missing.extend(self.claims.missing(&self.links));
         // What was reported while the dump was made is at least as new as what the dump says.
         for change in std::mem::take(&mut self.changes) {
             self.links.apply(&change);

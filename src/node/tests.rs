@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::kernel::{Address, Change, Errno, Link, Op, Snapshot, Verb};
+use super::kernel::{Address, Change, Errno, IFA_PROTO_HAVIP, Link, Op, Snapshot, Verb};
 use super::testing::{Bench, ETH0, address, advert, router};
 use super::*;
 use crate::config::Router;
@@ -217,4 +217,33 @@ fn what_is_heard_of_a_link_after_its_end_is_not_kept() {
             assert!(size(&bench, of) <= most, "{} {of}", size(&bench, of));
         }
     }
+}
+
+#[test]
+fn what_went_and_came_back_around_a_dump_is_announced() {
+    let mut bench = Bench::new(vec![router(51)]);
+    bench.pass(Duration::from_secs(10));
+    let vip = Address { proto: IFA_PROTO_HAVIP, ..address("10.0.0.51", 32, false) };
+    bench.event(Event::Kernel(Change::Overrun));
+    bench.timeout();
+    assert_eq!(bench.actions.kernel, [Action::Dump]);
+    // Its loss was lost; a renewal brought it back after the dump was made.
+    bench.event(Event::Kernel(Change::Address(vip)));
+    let Event::Kernel(Change::Link(eth0)) = link(ETH0) else { unreachable!() };
+    let own = address("10.0.0.201", 24, false);
+    bench.event(Event::Dumped(Ok(Snapshot { links: vec![eth0], addresses: vec![own] })));
+    bench.timeout();
+    assert!(bench.actions.frames().any(|(via, ..)| via == Via::Ethernet(ETH0)));
+}
+
+#[test]
+fn a_failure_on_a_link_is_forgotten_with_it() {
+    let mut bench = Bench::new(vec![router(51)]);
+    bench.pass(Duration::from_secs(10));
+    bench.configure(vec![]);
+    bench.timeout();
+    bench.event(Event::Applied(vec![Err(Errno(1))]));
+    assert_eq!(size(&bench, "held back"), 1);
+    bench.event(Event::Kernel(Change::LinkGone(ETH0)));
+    assert_eq!(size(&bench, "held back"), 0);
 }
