@@ -1,6 +1,7 @@
 //! The sources of the configuration as a daemon has them now, and what comes of them. Reading
 //! them from disk or network is others' work.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use super::snapshot::Snapshot;
 use super::{
     Config, Facts, Input, NodeName, Origin, Outcome, Problem, RouterName, Settings, Severity,
-    Shadow, Shown, Tree, Vanished, build, effective, settings,
+    Shadow, Shown, TomlFile, Tree, Vanished, build, effective, settings,
 };
 
 /// The local file, read and found right.
@@ -28,6 +29,21 @@ pub struct Local {
 }
 
 impl Local {
+    /// From its text.
+    ///
+    /// # Errors
+    /// What in it is wrong by itself, whatever node it is for.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Problem>> {
+        let file = TomlFile::Local(path.display().to_string().into());
+        let (tree, mut problems) = Tree::from_toml(text, &file).map_err(|problem| vec![problem])?;
+        let (settings, found) = settings(&tree);
+        problems.extend(found);
+        if problems.iter().any(Problem::is_error) {
+            return Err(problems);
+        }
+        Ok(Self { path: path.to_owned(), tree, settings, problems, is_there: true })
+    }
+
     /// What there is without a file: nothing but built-in settings.
     #[must_use]
     pub fn absent(path: &Path) -> Self {
@@ -241,18 +257,29 @@ impl Sources {
     }
 }
 
-/// Whether the state of a store, of this cluster and revision and with these keys and the
+/// Whether the state of a store, of this cluster and revision and with these keys, values and
 /// revisions of their last changes, cannot have come from the one that is `known` (by cluster and
-/// revision) and has its own revisions of keys: a store that was set up anew, or restored from a
-/// backup, perhaps with newer changes on top.
-pub fn is_other_store<'a>(
+/// revision) and has its own values and revisions of keys: a store that was set up anew, or
+/// restored from a backup, perhaps with newer changes on top.
+///
+/// What was known at a revision stands for all changes up to it, so that one of that time which
+/// was not known then is another history's. A key that was new, and is not there in a history that
+/// has become as long, looks like one that was deleted.
+pub fn is_other_store<'a, 'b>(
     known: Option<(u64, i64)>,
-    known_key: impl Fn(&[u8]) -> Option<i64>,
+    known_key: impl Fn(&[u8]) -> Option<(&'b [u8], i64)>,
     (cluster_id, revision): (u64, i64),
-    keys: impl IntoIterator<Item = (&'a [u8], i64)>,
+    keys: impl IntoIterator<Item = (&'a [u8], &'a [u8], i64)>,
 ) -> bool {
-    known.is_some_and(|(known_id, known)| known_id != cluster_id || revision < known)
-        || keys.into_iter().any(|(key, at)| known_key(key).is_some_and(|known| known > at))
+    let is_older = |(known_id, known): (u64, i64)| known_id != cluster_id || revision < known;
+    let contradicts = |(key, value, at): (&[u8], &[u8], i64)| {
+        known_key(key).is_some_and(|(known_value, known_at)| match at.cmp(&known_at) {
+            Ordering::Less => true,
+            Ordering::Equal => value != known_value,
+            Ordering::Greater => known.is_some_and(|(_, known)| at <= known),
+        })
+    };
+    known.is_some_and(is_older) || keys.into_iter().any(contradicts)
 }
 
 #[cfg(test)]
@@ -276,6 +303,29 @@ mod tests {
             let config = sources.take_state(found, round, (false, false), None, &Facts::default());
             assert!(config.routers.contains_key(&RouterName::new(&name).unwrap()));
             assert_eq!(sources.listed_since.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_change_that_should_have_been_known_is_another_store_s() {
+        let known = [(b"a".as_slice(), (b"1".as_slice(), 3)), (b"b", (b"2", 7))];
+        let is_other = |revision, keys: &[(&'static [u8], &'static [u8], i64)]| {
+            let known_key = |key: &[u8]| {
+                let found = known.iter().find(|(known, _)| *known == key);
+                found.map(|(_, value)| *value)
+            };
+            is_other_store(Some((1, 9)), known_key, (1, revision), keys.iter().copied())
+        };
+        for (revision, keys, expected) in [
+            (9, [(b"a".as_slice(), b"1".as_slice(), 3), (b"b", b"2", 7)], false),
+            (10, [(b"a", b"1", 3), (b"b", b"3", 10)], false),
+            (10, [(b"a", b"1", 3), (b"c", b"3", 9)], false),
+            (8, [(b"a", b"1", 3), (b"b", b"2", 7)], true),
+            (10, [(b"a", b"1", 3), (b"b", b"2", 6)], true),
+            (9, [(b"a", b"1", 3), (b"b", b"3", 7)], true),
+            (9, [(b"a", b"1", 3), (b"b", b"2", 9)], true),
+        ] {
+            assert_eq!(is_other(revision, &keys), expected, "{revision} {keys:?}");
         }
     }
 }

@@ -202,9 +202,10 @@ impl Follow {
         let known_key = |key: &[u8]| {
             let before = &before?.entries;
             let at = before.binary_search_by(|known| known.key.as_slice().cmp(key)).ok()?;
-            before.get(at).map(|known| known.mod_revision)
+            before.get(at).map(|known| (known.value.as_slice(), known.mod_revision))
         };
-        let keys = state.entries.iter().map(|entry| (entry.key.as_slice(), entry.mod_revision));
+        let keys = state.entries.iter();
+        let keys = keys.map(|e| (e.key.as_slice(), e.value.as_slice(), e.mod_revision));
         is_other_store(self.known, known_key, (state.cluster_id, state.revision), keys)
     }
 

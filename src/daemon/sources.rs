@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::config::Problem;
 pub use crate::config::sources::{Local, Sources};
-use crate::config::{Problem, TomlFile, Tree, settings};
 
 /// Largest local file that is read, in bytes.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
@@ -37,15 +37,7 @@ impl Local {
             return Err(LoadError::Unreadable(path.to_owned(), error));
         }
         let text = fs::read_to_string(path).map_err(unreadable)?;
-        let file = TomlFile::Local(path.display().to_string().into());
-        let (tree, mut problems) =
-            Tree::from_toml(&text, &file).map_err(|problem| LoadError::Wrong(vec![problem]))?;
-        let (settings, found) = settings(&tree);
-        problems.extend(found);
-        if problems.iter().any(Problem::is_error) {
-            return Err(LoadError::Wrong(problems));
-        }
-        Ok(Self { path: path.to_owned(), tree, settings, problems, is_there: true })
+        Self::parse(path, &text).map_err(LoadError::Wrong)
     }
 
     /// Reads it again. What did without the file goes on without it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::etcd::Etcd;
 use crate::config::snapshot::{self, Header, Snapshot};
 use crate::config::sources::{Local, Sources, is_other_store};
-use crate::config::{Config, Facts, NodeName, Tree, Vanished};
+use crate::config::{Config, Facts, NodeName, Prefix, Tree, Vanished};
 
 /// A machine's disk, as far as snapshots go: the newest and the one before.
 #[derive(Clone, Debug, Default)]
@@ -48,10 +48,29 @@ impl Disk {
     }
 }
 
+/// What a daemon that follows the store finds on its box.
+#[derive(Clone, Debug)]
+pub(super) struct Start {
+    node: NodeName,
+    local: Local,
+    facts: Facts,
+}
+
+impl Start {
+    /// Of a node, with the text of its local file, on a box with these addresses.
+    pub(super) fn new(node: NodeName, local: &str, own: &[Prefix]) -> Self {
+        let local = Local::parse(Path::new("havip.toml"), local);
+        let local = local.unwrap_or_else(|problems| panic!("the local file: {problems:?}"));
+        let own_addresses = own.iter().map(|prefix| prefix.ip).collect();
+        Self { node, local, facts: Facts { own_addresses, gateways: Vec::new() } }
+    }
+}
+
 /// What one process knows of the store.
 #[derive(Debug)]
 pub(super) struct Gateway {
     pub(super) sources: Sources,
+    facts: Facts,
     last: Option<Snapshot>,
     noted: Option<Tree>,
     known: Option<(u64, i64)>,
@@ -65,12 +84,14 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    pub(super) fn new(node: NodeName, disk: &Disk) -> Self {
+    pub(super) fn new(start: &Start, disk: &Disk) -> Self {
+        let Start { node, local, facts } = start.clone();
         let (last, refused) = disk.load(&node);
-        let mut sources = Sources::new(Local::absent(Path::new("havip.toml")), node);
+        let mut sources = Sources::new(local, node);
         sources.beside_store = true;
         Self {
             sources,
+            facts,
             known: last.as_ref().map(|last| (last.header.cluster_id, last.header.revision)),
             noted: last.as_ref().map(|last| last.tree.clone()),
             last,
@@ -89,7 +110,7 @@ impl Gateway {
             self.sources.store = Some(last.tree.clone());
             self.sources.store_problems.clone_from(&last.problems);
         }
-        self.sources.rebuild(&Facts::default())
+        self.sources.rebuild(&self.facts)
     }
 
     /// Takes the store's present state; returns what is to run, if that is something new.
@@ -99,8 +120,8 @@ impl Gateway {
             .map(|(key, value, at)| (key.to_owned(), (value.to_owned(), at)))
             .collect();
         let before = std::mem::take(&mut self.entries);
-        let known_key = |key: &[u8]| before.get(key).map(|(_, at)| *at);
-        let keys = entries.iter().map(|(key, (_, at))| (key.as_slice(), *at));
+        let known_key = |key: &[u8]| before.get(key).map(|(value, at)| (value.as_slice(), *at));
+        let keys = entries.iter().map(|(key, (value, at))| (key.as_slice(), value.as_slice(), *at));
         let is_other = is_other_store(self.known, known_key, etcd.at(), keys);
         let same = before == entries;
         self.entries = entries;
@@ -115,8 +136,9 @@ impl Gateway {
         let prefix = self.sources.local.settings.prefix.clone();
         let found = Tree::from_flat(&prefix, etcd.entries());
         let before = self.sources.running.clone();
-        let (last, facts) = (self.last.take(), Facts::default());
-        let config = self.sources.take_state(found, revision, (is_other, is_first), last, &facts);
+        let last = self.last.take();
+        let restored = (is_other, is_first);
+        let config = self.sources.take_state(found, revision, restored, last, &self.facts);
         self.note(etcd, &prefix, disk);
         (before.as_ref() != Some(&config)).then_some(config)
     }

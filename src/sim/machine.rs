@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::gateway::Gateway;
+use super::gateway::{Gateway, Start};
 use super::{Clock, Disk, Kernel, Turn};
-use crate::config::{Config, NodeName, Prefix};
+use crate::config::{Config, Prefix};
 use crate::node::kernel::{Change, Errno, Port};
 use crate::node::{Actions, Event, Host, Inbox, Instant, Node, RouterId};
 use crate::wire::IfIndex;
@@ -42,8 +42,8 @@ pub(super) struct Machine {
     pub(super) clock: Clock,
     /// What is wrong with it.
     pub(super) trouble: Trouble,
-    /// What it reads its configuration from, in place of a store: set by a scenario.
-    pub(super) name: Option<NodeName>,
+    /// With what a daemon that follows the store starts; `None`: a scenario configures it.
+    pub(super) start: Option<Start>,
     pub(super) disk: Disk,
 }
 
@@ -57,7 +57,7 @@ impl Machine {
             frozen_until: None,
             clock,
             trouble: Trouble::default(),
-            name: None,
+            start: None,
             disk: Disk::default(),
         }
     }
@@ -78,7 +78,7 @@ pub(super) struct Process {
     /// Sends that failed, told in the next turn.
     pub(super) failed: Vec<(IfIndex, Errno, Option<RouterId>)>,
     /// Addresses whose addition the queue tells of.
-    pub(super) added: Vec<Prefix>,
+    pub(super) added: Vec<(Prefix, Instant)>,
 }
 
 impl Process {

@@ -33,6 +33,7 @@ pub use seen::{Heard, Said, Turn};
 use crate::config::{Config, NodeName, Prefix};
 use crate::node::{Event, Instant, Node, record};
 use crate::wire::{IfIndex, Mac};
+use gateway::{Gateway, Start};
 use lan::Lan;
 use machine::{Machine, Process};
 use time::Happening;
@@ -98,10 +99,10 @@ impl World {
         number
     }
 
-    /// Adds a machine whose daemon follows the store under a name.
-    pub fn join(&mut self, own: &[Prefix], clock: Clock, name: NodeName) -> usize {
+    /// Adds a machine whose daemon follows the store under a name, with the text of its local file.
+    pub fn join(&mut self, own: &[Prefix], clock: Clock, name: NodeName, local: &str) -> usize {
         let number = self.machine(own, clock);
-        self.machines[number].name = Some(name);
+        self.machines[number].start = Some(Start::new(name, local, own));
         self.restart(number);
         number
     }
@@ -128,8 +129,8 @@ impl World {
 
     /// Starts a daemon that follows the store on a machine that has none.
     pub fn restart(&mut self, machine: usize) {
-        let Some(name) = self.machines[machine].name.clone() else { return };
-        let gateway = gateway::Gateway::new(name, &self.machines[machine].disk);
+        let Some(start) = &self.machines[machine].start else { return };
+        let gateway = Gateway::new(start, &self.machines[machine].disk);
         self.spawn(machine, Some(gateway));
         let life = self.lives[machine];
         self.happen(self.now + STORE_TIMEOUT, Happening::StoreTimeout { to: machine, life });
@@ -139,7 +140,7 @@ impl World {
         }
     }
 
-    fn spawn(&mut self, number: usize, gateway: Option<gateway::Gateway>) {
+    fn spawn(&mut self, number: usize, gateway: Option<Gateway>) {
         self.lives[number] += 1;
         let machine = &mut self.machines[number];
         // A daemon hears of changes from its start on; what was before is in its dump.

@@ -50,8 +50,8 @@ pub struct Turn {
     pub heard: Vec<Heard>,
     /// Configurations.
     pub configs: Vec<Arc<Config>>,
-    /// Addresses that the kernel said it has now and had not before.
-    pub added: Vec<Prefix>,
+    /// Addresses that the kernel said it has now and had not before, and since when.
+    pub added: Vec<(Prefix, Instant)>,
     /// Adverts sent, or tried.
     pub said: Vec<Said>,
     /// Addresses announced, or tried.

@@ -26,7 +26,7 @@ pub(super) enum Happening {
         to: usize,
         life: u64,
         event: Event<'static>,
-        added: Vec<Prefix>,
+        added: Vec<(Prefix, Instant)>,
     },
     /// The store's state reaches a daemon; after a connection, or while one holds.
     Store {

@@ -8,7 +8,7 @@ use super::{Turn, World, seen};
 use crate::config::Prefix;
 use crate::node::kernel::{Errno, Op, Port, Verb};
 use crate::node::record::Recording;
-use crate::node::{Action, Event, Via, turn};
+use crate::node::{Action, Event, Instant, Via, turn};
 use crate::wire::Family;
 use crate::wire::ip::parse_ipv4;
 use crate::wire::vrrp::{RxMeta, group};
@@ -112,7 +112,12 @@ impl World {
         process.actions = actions;
     }
 
-    fn apply(&mut self, number: usize, op: &Op, added: &mut Vec<Prefix>) -> Result<(), Errno> {
+    fn apply(
+        &mut self,
+        number: usize,
+        op: &Op,
+        added: &mut Vec<(Prefix, Instant)>,
+    ) -> Result<(), Errno> {
         let Machine { kernel, trouble, .. } = &mut self.machines[number];
         match (trouble.operations, op.verb) {
             // Where there is no such interface there is no address to remove, either.
@@ -122,7 +127,7 @@ impl World {
         let was_there = kernel.address(op.index, op.prefix).is_some();
         kernel.apply(self.now, op)?;
         if matches!(op.verb, Verb::Put { .. }) && !was_there {
-            added.push(op.prefix);
+            added.push((op.prefix, self.now));
         }
         Ok(())
     }

@@ -35,14 +35,17 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// Takes note of what the kernels have now; `knows` says whether a machine's daemon was told
-    /// of everything.
+    /// Takes note of what the kernels have now of which a daemon has heard, or will hear; `knows`
+    /// says whether a machine's daemon was told of everything.
     pub(crate) fn note(&mut self, world: &World, knows: impl Fn(usize) -> bool) {
         for machine in 0..world.machines() {
+            let has_notes = world.has_notes(machine);
+            if !has_notes && world.turns.iter().all(|turn| turn.machine != machine) {
+                continue;
+            }
             let carried = self.carried.entry(machine).or_default();
-            let asks =
-                world.uses(machine).iter().any(|(what, n)| *what == "kernel requests" && *n > 0);
-            if knows(machine) && !asks && !world.has_notes(machine) {
+            let is_answered = world.uses(machine).contains(&("kernel requests", 0));
+            if knows(machine) && is_answered && !has_notes {
                 *carried = Carried::default();
             }
             let snapshot = world.kernel_of(machine).0.snapshot();

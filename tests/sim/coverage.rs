@@ -1,7 +1,9 @@
-//! What a run has seen: a fault that was never injected, or an event that never came, tests
-//! nothing.
+//! What a run has seen: a fault that was never injected, an event that never came, or a rule that
+//! was never asked for, tests nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
 
 use havip::node::notice::{NotReady, Notice};
 use havip::node::router::Reason;
@@ -10,10 +12,11 @@ use havip::sim::Turn;
 use super::faults::{KINDS, Kind};
 
 /// Events that a run of many schedules has to see.
-const EVENTS: [&str; 22] = [
+const EVENTS: [&str; 23] = [
     "active: no active router was heard",
     "active: the active router gave up",
     "active: preempted",
+    "active: priority 255",
     "backup: outranked",
     "initialize: shutdown",
     "address failed",
@@ -35,11 +38,50 @@ const EVENTS: [&str; 22] = [
     "send failed",
 ];
 
-/// Counts by kind of fault and by event.
+/// What sites a run of many schedules has to have.
+const FEATURES: [&str; 25] = [
+    "10 ms",
+    "IPv4",
+    "IPv6",
+    "address_lifetime",
+    "carrier_delay",
+    "checksum",
+    "different intervals",
+    "five routers",
+    "four gateways",
+    "listen_first",
+    "listen_first 0",
+    "no priority 255",
+    "password",
+    "policy",
+    "preempt off",
+    "preempt on",
+    "preempt_delay",
+    "priority 255",
+    "profile",
+    "several VIPs",
+    "several routers",
+    "version 2",
+    "version 3",
+    "vips_excluded",
+    "yield_on_send_errors",
+];
+
+/// Counts by kind of fault, by event, by what sites had and by rule.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coverage {
+    pub(crate) schedules: u64,
+    /// Moments at which something happened, and turns that daemons took in them.
+    pub(crate) steps: u64,
+    pub(crate) turns: u64,
+    pub(crate) frames: u64,
+    /// By the world's clock.
+    pub(crate) time: Duration,
     pub(crate) faults: BTreeMap<Kind, u64>,
     pub(crate) events: BTreeMap<&'static str, u64>,
+    pub(crate) features: BTreeMap<&'static str, u64>,
+    /// Times that each rule was asked for.
+    pub(crate) rules: BTreeMap<&'static str, u64>,
 }
 
 impl Coverage {
@@ -47,7 +89,12 @@ impl Coverage {
         *self.events.entry(event).or_default() += 1;
     }
 
+    pub(crate) fn asked(&mut self, rule: &'static str) {
+        *self.rules.entry(rule).or_default() += 1;
+    }
+
     pub(crate) fn turn(&mut self, turn: &Turn) {
+        self.turns += 1;
         if !turn.heard_all {
             self.saw("read bound hit");
         }
@@ -59,20 +106,69 @@ impl Coverage {
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        for (kind, count) in &other.faults {
-            *self.faults.entry(*kind).or_default() += count;
-        }
-        for (event, count) in &other.events {
-            *self.events.entry(event).or_default() += count;
-        }
+        self.schedules += other.schedules;
+        self.steps += other.steps;
+        self.turns += other.turns;
+        self.frames += other.frames;
+        self.time += other.time;
+        add(&mut self.faults, &other.faults);
+        add(&mut self.events, &other.events);
+        add(&mut self.features, &other.features);
+        add(&mut self.rules, &other.rules);
     }
 
     /// What a run of many schedules should have seen and has not.
     pub(crate) fn missing(&self) -> Vec<String> {
         let kinds = KINDS.iter().filter(|kind| !self.faults.contains_key(kind));
         let events = EVENTS.iter().filter(|event| !self.events.contains_key(*event));
-        kinds.map(|kind| format!("{kind:?}")).chain(events.map(ToString::to_string)).collect()
+        let features = FEATURES.iter().filter(|feature| !self.features.contains_key(*feature));
+        let words = events.chain(features).map(ToString::to_string);
+        kinds.map(|kind| format!("{kind:?}")).chain(words).collect()
     }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { steps, turns, frames, time, .. } = self;
+        let (hours, minutes) = (time.as_secs() / 3600, time.as_secs() / 60 % 60);
+        writeln!(
+            f,
+            "{steps} steps, {turns} turns, {frames} frames, {hours} h {minutes} min of virtual time"
+        )?;
+        let faults = self.faults.iter().map(|(kind, count)| (format!("{kind:?}"), *count));
+        let sums = [self.faults.values().sum::<u64>(), self.rules.values().sum()];
+        list(f, &format!("{} faults injected", sums[0]), &faults.collect())?;
+        list(f, "events", &self.events)?;
+        list(f, "schedules with", &self.features)?;
+        list(f, &format!("{} times a rule was asked for", sums[1]), &self.rules)
+    }
+}
+
+fn add<T: Copy + Ord>(to: &mut BTreeMap<T, u64>, from: &BTreeMap<T, u64>) {
+    for (what, count) in from {
+        *to.entry(*what).or_default() += count;
+    }
+}
+
+/// All counts, in lines of a terminal's width.
+fn list<T: AsRef<str>>(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    counts: &BTreeMap<T, u64>,
+) -> fmt::Result {
+    write!(f, "{what}:")?;
+    let mut width = usize::MAX;
+    for (what, count) in counts {
+        let text = format!("{count} {}", what.as_ref().replace('_', " "));
+        if width.saturating_add(text.len()) > 96 {
+            write!(f, "\n  {text}")?;
+            width = text.len();
+        } else {
+            write!(f, ", {text}")?;
+            width += 2 + text.len();
+        }
+    }
+    writeln!(f)
 }
 
 fn event(notice: &Notice) -> Option<&'static str> {
@@ -81,6 +177,7 @@ fn event(notice: &Notice) -> Option<&'static str> {
             Reason::NoResponse => "active: no active router was heard",
             Reason::Resigned => "active: the active router gave up",
             Reason::Preempted => "active: preempted",
+            Reason::Owner => "active: priority 255",
             Reason::Outranked(_) => "backup: outranked",
             Reason::Shutdown => "initialize: shutdown",
             _ => return None,

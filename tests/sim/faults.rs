@@ -6,7 +6,7 @@ use havip::config::Prefix;
 use havip::node::kernel::Errno;
 use havip::sim::{Faults, World};
 
-use super::site::{Site, own};
+use super::site::{Site, Way, own};
 
 /// Kinds of faults. Each is injected in a run of the suite, or the suite fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,9 +43,13 @@ pub(crate) enum Kind {
     Torn,
     Unlisted,
     Vips,
+    Excluded,
+    Forbidden,
+    Password,
 }
 
-pub(crate) const KINDS: [Kind; 32] = [
+/// In the order in which they were thought of: see [`kinds`].
+pub(crate) const KINDS: [Kind; 35] = [
     Kind::AddressGone,
     Kind::BadEntry,
     Kind::Bursts,
@@ -78,7 +82,18 @@ pub(crate) const KINDS: [Kind; 32] = [
     Kind::Torn,
     Kind::Unlisted,
     Kind::Vips,
+    Kind::Excluded,
+    Kind::Forbidden,
+    Kind::Password,
 ];
+
+/// Those that are drawn in one way.
+pub(crate) fn kinds(way: Way) -> &'static [Kind] {
+    match way {
+        Way::First => &KINDS[..32],
+        Way::Second => &KINDS,
+    }
+}
 
 /// EPERM, EEXIST, ENODEV, ENOBUFS: what kernels answer.
 const ERRNOS: [i32; 4] = [1, 17, 19, 105];
@@ -117,7 +132,10 @@ impl Kind {
             | Self::Compacted
             | Self::Emptied
             | Self::EtcdGone
+            | Self::Excluded
+            | Self::Forbidden
             | Self::Interval
+            | Self::Password
             | Self::Preempt
             | Self::Priority
             | Self::Restored
@@ -224,6 +242,9 @@ impl Fault {
             Kind::Preempt => site.set_preempt(world, machine, self.roll),
             Kind::Interval => site.set_interval(world, self.roll),
             Kind::Vips => site.change_vips(world, self.roll),
+            Kind::Excluded => site.change_excluded(world, self.roll),
+            Kind::Forbidden => site.forbid(world, self.roll),
+            Kind::Password => site.change_passwords(world, self.roll),
         }
     }
 
@@ -277,12 +298,14 @@ impl Fault {
                 world.etcd.is_up = true;
                 world.store_moved(true);
             }
-            Kind::Emptied | Kind::BadEntry => site.put_back(world),
+            Kind::Emptied | Kind::BadEntry | Kind::Forbidden => site.put_back(world),
             Kind::Unlisted => site.list_again(world, machine),
             Kind::Compacted
+            | Kind::Excluded
             | Kind::Freeze
             | Kind::Interval
             | Kind::Late
+            | Kind::Password
             | Kind::Preempt
             | Kind::Priority
             | Kind::Restored

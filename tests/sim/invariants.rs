@@ -31,6 +31,14 @@ const SPINS_MAX: u32 = 8;
 /// What was found, in words.
 pub(crate) type Found = Result<(), String>;
 
+/// Asks for a rule, and counts that.
+macro_rules! hold {
+    ($watch:ident.$rule:ident($($argument:ident),*)) => {{
+        $watch.coverage.asked(stringify!($rule));
+        $watch.$rule($($argument),*)
+    }};
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Active {
     /// When it last advertised, or stood still.
@@ -49,12 +57,15 @@ pub(crate) struct Watch {
     disturbed: BTreeMap<usize, Instant>,
     shaken: BTreeMap<usize, Instant>,
     deaf: BTreeMap<usize, Instant>,
+    /// When each machine's kernel last had something to tell that was not heard.
+    unheard: BTreeMap<usize, Instant>,
     lives: BTreeMap<usize, u64>,
     running: BTreeMap<usize, Arc<Config>>,
     /// Routers that each machine ever ran, over all of its daemons.
     ran: BTreeMap<usize, BTreeSet<String>>,
     active: BTreeMap<(usize, u8), Active>,
     resigned: BTreeSet<(usize, u8)>,
+    announced: BTreeMap<(usize, IpAddr), Instant>,
     unannounced: BTreeMap<(usize, IpAddr), Instant>,
     together: BTreeMap<(u8, usize, usize), Instant>,
     misplaced: BTreeMap<(usize, Prefix), Instant>,
@@ -99,6 +110,7 @@ impl Watch {
     /// Holds one step against every rule.
     pub(crate) fn check(&mut self, world: &World, site: &Site) -> Found {
         let now = world.now();
+        self.coverage.steps += 1;
         for fault in std::mem::take(&mut self.present) {
             self.mark(&fault, world);
             self.present.push(fault);
@@ -106,6 +118,10 @@ impl Watch {
         for machine in 0..world.machines() {
             if world.trouble_of(machine).is_deaf {
                 self.deaf.insert(machine, now);
+            }
+            let trouble = world.trouble_of(machine);
+            if trouble.is_deaf || trouble.dumps.is_some() || world.has_notes(machine) {
+                self.unheard.insert(machine, now);
             }
             let stands_still = world.is_frozen(machine) || !world.is_alive(machine);
             if stands_still {
@@ -118,25 +134,26 @@ impl Watch {
         }
         for turn in &world.turns {
             self.coverage.turn(turn);
-            self.no_error_without_a_fault(turn)?;
-            self.nobody_takes_over_before_it_has_listened(turn)?;
-            self.after_priority_zero_comes_nothing_until_it_activates_anew(turn)?;
-            self.nobody_spins(turn)?;
-            self.a_reload_disturbs_no_other_router(turn)?;
-            self.nothing_is_released_without_a_word(turn, site)?;
+            hold!(self.no_error_without_a_fault(turn))?;
+            hold!(self.nobody_takes_over_before_it_has_listened(turn))?;
+            hold!(self.after_priority_zero_comes_nothing_until_it_activates_anew(turn))?;
+            hold!(self.nobody_spins(turn))?;
+            hold!(self.a_reload_disturbs_no_other_router(turn))?;
+            hold!(self.nothing_is_released_without_a_word(turn, site))?;
             self.note(turn);
         }
         self.note_carried(world);
         if world.turns.is_empty() {
             return Ok(());
         }
-        self.queues_and_maps_are_bounded(world)?;
+        hold!(self.queues_and_maps_are_bounded(world))?;
         self.note_active(world);
-        self.every_added_vip_is_announced(world)?;
-        self.an_active_router_advertises_in_time(world)?;
-        self.those_who_hear_each_other_have_one_active(world)?;
-        self.a_vip_is_where_its_router_is_active_and_nowhere_else(world)?;
-        self.another_s_address_is_never_removed(world)
+        hold!(self.every_added_vip_is_announced(world))?;
+        hold!(self.an_active_router_advertises_in_time(world))?;
+        hold!(self.those_who_hear_each_other_have_one_active(world))?;
+        hold!(self.nothing_is_put_that_no_operator_meant(world, site))?;
+        hold!(self.a_vip_is_where_its_router_is_active_and_nowhere_else(world))?;
+        hold!(self.another_s_address_is_never_removed(world))
     }
 
     fn new_life(&mut self, machine: usize, life: u64) {
@@ -156,9 +173,14 @@ impl Watch {
         }
         for ip in &turn.announced {
             self.unannounced.remove(&(turn.machine, *ip));
+            self.announced.insert((turn.machine, *ip), turn.at);
         }
-        for prefix in turn.added.iter().filter(|prefix| !turn.announced.contains(&prefix.ip)) {
-            self.unannounced.insert((turn.machine, prefix.ip), turn.at);
+        for (prefix, at) in &turn.added {
+            let key = (turn.machine, prefix.ip);
+            // The kernel tells everybody of it before it answers, or well after.
+            if self.announced.get(&key).is_none_or(|announced| announced < at) {
+                self.unannounced.insert(key, turn.at);
+            }
         }
         if let Some(config) = turn.configs.last() {
             self.running.insert(turn.machine, Arc::clone(config));
@@ -184,9 +206,9 @@ impl Watch {
     }
 
     fn note_carried(&mut self, world: &World) {
-        let (deaf, now) = (&self.deaf, world.now());
+        let (unheard, now) = (&self.unheard, world.now());
         let knows = |machine| {
-            Self::calm(deaf, machine, now) > RECOVERED
+            Self::calm(unheard, machine, now) > RECOVERED
                 && !world.is_frozen(machine)
                 && world.is_alive(machine)
         };
@@ -217,6 +239,8 @@ impl Watch {
                     Kind::EtcdGone,
                     Kind::Emptied,
                     Kind::BadEntry,
+                    Kind::Forbidden,
+                    Kind::Password,
                     Kind::Torn,
                 ],
                 _ => &[],
@@ -341,7 +365,7 @@ impl Watch {
             let Some(before) = self.running.get(&machine) else { continue };
             for (name, router) in &before.routers {
                 let Some(now) = config.routers.get(name) else { continue };
-                let lost = router.vips.iter().find(|vip| !now.vips.contains(vip));
+                let lost = vips(router).find(|vip| vips(now).all(|other| other != *vip));
                 if let Some(vip) = lost.filter(|vip| !site.ever_dropped.contains(&vip.ip)) {
                     return Err(format!("machine {machine}: ({name}) lost {vip} by a mistake"));
                 }
@@ -370,11 +394,16 @@ impl Watch {
         let now = world.now();
         let mut waiting = std::mem::take(&mut self.unannounced);
         waiting.retain(|(machine, ip), at| {
-            if world.is_frozen(*machine) || world.has_notes(*machine) {
+            // An addition that the kernel did not answer yet announces it when it does.
+            let is_asked = !world.uses(*machine).contains(&("kernel requests", 0));
+            if world.is_frozen(*machine) || world.has_notes(*machine) || is_asked {
                 *at = now;
             }
-            // Who was deaf may never have heard that the address was gone.
-            Self::calm(&self.deaf, *machine, now) > RECOVERED && self.active_with(*machine, *ip)
+            // It may be gone again before its addition was answered. Who was deaf may never have
+            // heard that the address was gone.
+            world.kernel_of(*machine).0.has(ip)
+                && Self::calm(&self.deaf, *machine, now) > RECOVERED
+                && self.active_with(*machine, *ip)
         });
         self.unannounced = waiting;
         match self.unannounced.iter().find(|(_, at)| now.since(**at) > ANNOUNCED) {
@@ -420,7 +449,7 @@ impl Watch {
                     continue;
                 };
                 let apart = one.advert_interval != other.advert_interval;
-                if one.version == Version::V2 && apart {
+                if one.version == Version::V2 && (apart || one.auth_pass != other.auth_pass) {
                     // RFC 3768 §7.1: they discard each other's adverts.
                     continue;
                 }
@@ -430,7 +459,8 @@ impl Watch {
                 let calm =
                     Self::calm(&self.disturbed, *a, now).min(Self::calm(&self.disturbed, *b, now));
                 // Whose interface went unheard of hears nobody until it has read the kernel again.
-                let knows = [a, b].iter().all(|of| Self::calm(&self.deaf, **of, now) > RECOVERED);
+                let knows = |of| Self::calm(&self.unheard, of, now) > RECOVERED;
+                let knows = knows(*a) && knows(*b);
                 if knows && now.since(since).min(calm) > bound {
                     return Err(format!("({name}) is active on {a} and {b} since {since:?}"));
                 }
@@ -444,8 +474,19 @@ impl Watch {
     fn active_with(&self, machine: usize, ip: IpAddr) -> bool {
         self.active.keys().filter(|(of, _)| *of == machine).any(|(_, name)| {
             let router = self.router(machine, *name);
-            router.is_some_and(|router| router.vips.iter().any(|vip| vip.ip == ip))
+            router.is_some_and(|router| vips(router).any(|vip| vip.ip == ip))
         })
+    }
+
+    /// Neither garbage in the store nor what a box's policy forbids becomes an address.
+    fn nothing_is_put_that_no_operator_meant(&self, world: &World, site: &Site) -> Found {
+        for machine in 0..world.machines() {
+            let mut put = world.kernel_of(machine).0.marked();
+            if let Some((_, prefix, _)) = put.find(|(_, p, _)| !site.ever_meant.contains(&p.ip)) {
+                return Err(format!("machine {machine}: nobody meant {prefix} to be there"));
+            }
+        }
+        Ok(())
     }
 
     /// An address on the wrong box takes traffic, one that is missing loses it. A process that is
@@ -467,7 +508,7 @@ impl Watch {
             }
             for (_, name) in self.active.keys().filter(|(of, _)| *of == machine) {
                 let Some(router) = self.router(machine, *name) else { continue };
-                for vip in &router.vips {
+                for vip in vips(router) {
                     if kernel.address(index, *vip).is_none() {
                         let since = self.missing.get(&(machine, *vip)).copied().unwrap_or(now);
                         missing.insert((machine, *vip), since);
@@ -477,7 +518,12 @@ impl Watch {
         }
         (self.misplaced, self.missing) = (misplaced, missing);
         let is_late = |(machine, _): &(usize, Prefix), since: Instant| {
-            now.since(since) > SETTLED && Self::calm(&self.disturbed, *machine, now) > RECOVERED
+            let calm = Self::calm(&self.disturbed, *machine, now).min(Self::calm(
+                &self.unheard,
+                *machine,
+                now,
+            ));
+            now.since(since) > SETTLED && calm > RECOVERED
         };
         if let Some(((machine, vip), since)) =
             self.misplaced.iter().find(|(key, since)| is_late(key, **since))
@@ -512,6 +558,11 @@ impl Watch {
     }
 }
 
+/// Every address that a router has while it is active.
+fn vips(router: &Router) -> impl Iterator<Item = &Prefix> {
+    router.vips.iter().chain(&router.vips_excluded)
+}
+
 /// The VRID of a router, which is its name in these sites.
 fn vrid(name: &str) -> u8 {
     name.parse().unwrap()
@@ -531,7 +582,12 @@ fn activates(turn: &Turn, of: u8) -> bool {
 }
 
 /// In peace every router has one active, which alone has its VIPs, and it stays.
-pub(crate) fn every_router_has_one_owner(world: &World, site: &Site) -> Found {
+pub(crate) fn every_router_has_one_owner(
+    world: &World,
+    site: &Site,
+    coverage: &mut Coverage,
+) -> Found {
+    coverage.asked("every_router_has_one_owner");
     for (at, router) in site.routers.iter().enumerate() {
         let could: Vec<usize> =
             (0..site.machines()).filter(|machine| site.is_listed(*machine, at)).collect();

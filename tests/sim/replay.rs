@@ -4,14 +4,14 @@
 use havip::node::record::{Broken, MAGIC, replay};
 
 use super::invariants::Watch;
-use super::schedules::{draw, run};
+use super::schedules::{Seed, draw, run};
 
 /// The record of the first daemon of a schedule.
-fn recorded(seed: u64) -> Vec<u8> {
-    let (mut world, mut site, faults) = draw(seed);
+fn recorded(number: u64) -> Vec<u8> {
+    let (mut world, mut site, faults) = draw(Seed::new(number));
     world.record(0);
     let played = run(&mut world, &mut site, &mut Watch::default(), &faults);
-    assert_eq!(played, Ok(()), "seed {seed}");
+    assert_eq!(played, Ok(()), "seed {number}");
     world.recorded().to_vec()
 }
 

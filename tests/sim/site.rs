@@ -8,15 +8,31 @@ use havip::config::{NodeName, Prefix};
 use havip::sim::{Clock, DRIFT_MAX_PPM, Rng, World};
 use havip::wire::IfIndex;
 
+/// How sites and faults are drawn from a seed. What was found in one way has to be found in it
+/// again: a change that makes another site of a seed is a way more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    First,
+    Second,
+}
+
 /// One virtual router as it is meant to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
     pub(crate) name: String,
     pub(crate) is_v6: bool,
     version: u8,
-    /// Centiseconds.
+    /// Centiseconds: what it began with, and what it is.
+    usual: u64,
     interval: u64,
+    /// Those that are advertised, then the others, with `None` for a site that knows of none. Where
+    /// there are some, or may be, their key is always there: that a key which was new is gone is
+    /// all that a node cannot tell from a deletion when a store is restored.
     vips: Vec<IpAddr>,
+    excluded: Option<Vec<IpAddr>>,
+    password: Option<u64>,
+    /// Keys that stay as they are.
+    keys: Vec<(&'static str, &'static str)>,
     /// By machine.
     priorities: Vec<u64>,
     preempts: Vec<bool>,
@@ -26,13 +42,14 @@ pub(crate) struct Spec {
 pub(crate) struct Site {
     pub(crate) routers: Vec<Spec>,
     machines: usize,
-    /// The shortest interval, in centiseconds.
-    base: u64,
+    /// The local file of every gateway.
+    local: &'static str,
     unlisted: BTreeSet<(usize, usize)>,
     /// Everything that was ever taken out by word.
     pub(crate) ever_unlisted: BTreeSet<(usize, String)>,
-    /// VIPs that were ever taken away by word.
+    /// VIPs that were ever taken away by word, and that there ever were.
     pub(crate) ever_dropped: BTreeSet<IpAddr>,
+    pub(crate) ever_meant: BTreeSet<IpAddr>,
     squats: Vec<(usize, IfIndex, Prefix)>,
     /// What stands in the store for all routers, beside the interface.
     defaults: Vec<(&'static str, &'static str)>,
@@ -46,8 +63,8 @@ pub(crate) fn own(machine: usize) -> Vec<Prefix> {
     vec![Prefix { ip: v4, len: 24 }, Prefix { ip: v6, len: 64 }]
 }
 
-/// Some of what most sites leave alone; from a stream of its own.
-fn defaults(mut rng: Rng) -> Vec<(&'static str, &'static str)> {
+/// Some of what most sites leave alone, in so many thousandths of them; from a stream of its own.
+fn defaults(mut rng: Rng, thousandths: u64) -> Vec<(&'static str, &'static str)> {
     let mut rng = Rng::new(!rng.next());
     let mut all = Vec::new();
     for (key, values) in [
@@ -57,16 +74,20 @@ fn defaults(mut rng: Rng) -> Vec<(&'static str, &'static str)> {
         ("yield_on_send_errors", ["false"; 3]),
     ] {
         let value = values[usize::try_from(rng.below(3)).unwrap()];
-        if rng.chance(250) {
+        if rng.chance(thousandths) {
             all.push((key, value));
         }
     }
     all
 }
 
+/// What the store may do where a site says so: all that it does in good order.
+const POLICY: &str = "[policy]\ninterfaces = [\"eth*\"]\n\
+                      addresses = [\"10.0.0.0/24\", \"fe80::/64\", \"fd00::/64\"]\n";
+
 impl Site {
     /// Makes up a site and starts its gateways.
-    pub(crate) fn new(world: &mut World, rng: &mut Rng) -> Self {
+    pub(crate) fn new(world: &mut World, rng: &mut Rng, way: Way) -> Self {
         // A hundred adverts a second cost as much to play as forty schedules of slower ones.
         let base = match rng.below(30) {
             0 => 1,
@@ -79,26 +100,94 @@ impl Site {
         let mut site = Self {
             routers,
             machines,
-            base,
+            local: "",
             unlisted: BTreeSet::new(),
             ever_unlisted: BTreeSet::new(),
             ever_dropped: BTreeSet::new(),
+            ever_meant: BTreeSet::new(),
             squats: Vec::new(),
-            defaults: defaults(rng.clone()),
+            defaults: defaults(rng.clone(), if way == Way::First { 250 } else { 400 }),
         };
+        if way == Way::Second {
+            site.vary(Rng::new(rng.clone().next().rotate_left(32)), base);
+        }
         site.put_back(world);
-        for machine in 0..machines {
+        for machine in 0..site.machines {
             let ppm = i64::try_from(rng.below(401)).unwrap() - DRIFT_MAX_PPM;
             let clock = Clock { offset_ns: rng.below(1_000_000_000_000), ppm };
             let name = NodeName::new(&format!("gw{machine}")).unwrap();
-            world.join(&own(machine), clock, name);
+            world.join(&own(machine), clock, name, site.local);
         }
         site
     }
 
+    /// Everything that the first way of drawing sites leaves as it is built in.
+    fn vary(&mut self, mut rng: Rng, base: u64) {
+        let rng = &mut rng;
+        if rng.chance(60) {
+            self.machines += 1;
+            for spec in &mut self.routers {
+                spec.priorities.push(50 + rng.below(200));
+                spec.preempts.push(rng.chance(700));
+            }
+        }
+        if rng.chance(150) {
+            let count = self.routers.len() as u64;
+            let more =
+                (count..count + 1 + rng.below(2)).map(|at| Spec::new(rng, at, base, self.machines));
+            let more: Vec<Spec> = more.collect();
+            self.routers.extend(more);
+        }
+        for (at, spec) in self.routers.iter_mut().enumerate() {
+            spec.vary(rng, at, base);
+        }
+        if rng.chance(400) {
+            self.local = POLICY;
+        }
+    }
+
+    /// What is special about it, for the count of what a run had.
+    pub(crate) fn features(&self) -> BTreeSet<&'static str> {
+        let mut all = BTreeSet::new();
+        let mut has = |what: &'static str, is_so: bool| _ = is_so.then(|| all.insert(what));
+        has("policy", !self.local.is_empty());
+        has("four gateways", self.machines == 4);
+        has("several routers", self.routers.len() > 1);
+        has("five routers", self.routers.len() == 5);
+        has(
+            "different intervals",
+            self.routers.iter().any(|spec| spec.usual != self.routers[0].usual),
+        );
+        for (key, value) in &self.defaults {
+            has(key, *key != "listen_first");
+            has("listen_first 0", (*key, *value) == ("listen_first", "0"));
+            has("listen_first", *key == "listen_first" && *value != "0");
+        }
+        for spec in &self.routers {
+            let has_owner = spec.priorities.contains(&255);
+            has("priority 255", has_owner);
+            has("no priority 255", !has_owner);
+            has("preempt off", spec.preempts.contains(&false));
+            has("preempt on", spec.preempts.contains(&true));
+            has("IPv4", !spec.is_v6);
+            has("IPv6", spec.is_v6);
+            has("version 2", spec.version == 2);
+            has("version 3", spec.version == 3);
+            has("10 ms", spec.usual == 1);
+            has("password", spec.password.is_some());
+            has("vips_excluded", spec.excluded().next().is_some());
+            has("several VIPs", spec.vips.len() > 1);
+            for (key, _) in &spec.keys {
+                has(key, true);
+            }
+        }
+        all
+    }
+
     /// The longest interval that there can be.
     pub(crate) fn unit(&self) -> Duration {
-        Duration::from_millis(self.base * 20)
+        let longest = self.routers.iter().map(|spec| 2 * spec.usual).max().unwrap_or(0);
+        Duration::from_millis(longest * 10)
     }
 
     pub(crate) const fn machines(&self) -> usize {
@@ -110,8 +199,8 @@ impl Site {
     }
 
     /// Every VIP that a router is meant to have.
-    pub(crate) fn vips(&self, router: usize) -> &[IpAddr] {
-        &self.routers[router].vips
+    pub(crate) fn vips(&self, router: usize) -> impl Iterator<Item = &IpAddr> {
+        self.routers[router].vips.iter().chain(self.routers[router].excluded())
     }
 
     /// Whether a machine is meant to run a router.
@@ -135,6 +224,17 @@ impl Site {
             let interval = format!("{}.{:02}", spec.interval / 100, spec.interval % 100);
             let interval = interval.trim_end_matches("00").trim_end_matches('.');
             set(format!("{at}/advert_interval"), interval.to_owned());
+            if spec.excluded.is_some() {
+                let excluded: Vec<String> = spec.excluded().map(ToString::to_string).collect();
+                let none = excluded.is_empty().then(|| "none".to_owned());
+                set(format!("{at}/vips_excluded"), none.unwrap_or_else(|| excluded.join(",")));
+            }
+            if let Some(password) = spec.password {
+                set(format!("{at}/auth_pass"), format!("pass{password}"));
+            }
+            for (key, value) in &spec.keys {
+                set(format!("{at}/{key}"), (*value).to_owned());
+            }
         }
         for machine in 0..self.machines {
             let node = format!("node/gw{machine}");
@@ -155,6 +255,8 @@ impl Site {
 
     /// Writes what differs from what is meant.
     pub(crate) fn put_back(&mut self, world: &mut World) {
+        let meant = self.routers.iter().flat_map(|spec| spec.vips.iter().chain(spec.excluded()));
+        self.ever_meant.extend(meant);
         let keys = self.keys();
         let extra = world.etcd.keys().into_iter().filter(|key| !keys.contains_key(key));
         let mut writes: Vec<(String, Option<&str>)> = extra.map(|key| (key, None)).collect();
@@ -212,7 +314,10 @@ impl Site {
 
     pub(crate) fn set_priority(&mut self, world: &mut World, machine: usize, roll: u64) {
         let router = self.pick(roll);
-        self.routers[router].priorities[machine] = 1 + roll % 254;
+        // An owner is one by the addresses that it has, and there is no second one.
+        if self.routers[router].priorities[machine] != 255 {
+            self.routers[router].priorities[machine] = 1 + roll % 254;
+        }
         self.put_back(world);
     }
 
@@ -225,8 +330,8 @@ impl Site {
 
     pub(crate) fn set_interval(&mut self, world: &mut World, roll: u64) {
         let router = self.pick(roll);
-        let interval = &mut self.routers[router].interval;
-        *interval = if *interval == self.base { 2 * self.base } else { self.base };
+        let Spec { interval, usual, .. } = &mut self.routers[router];
+        *interval = if interval == usual { 2 * *usual } else { *usual };
         self.put_back(world);
     }
 
@@ -242,8 +347,44 @@ impl Site {
         self.put_back(world);
     }
 
+    /// One VIP more that is not advertised, or the last one less.
+    pub(crate) fn change_excluded(&mut self, world: &mut World, roll: u64) {
+        let router = self.pick(roll);
+        let spec = &mut self.routers[router];
+        let vip = spec.other(router, roll % 2);
+        let excluded = spec.excluded.get_or_insert_default();
+        match excluded.pop() {
+            Some(vip) => _ = self.ever_dropped.insert(vip),
+            None => excluded.push(vip),
+        }
+        self.put_back(world);
+    }
+
+    /// Another password for all who have one, as well as the store can bring it to them.
+    pub(crate) fn change_passwords(&mut self, world: &mut World, roll: u64) {
+        for spec in &mut self.routers {
+            spec.password = spec.password.map(|_| roll % 1_000);
+        }
+        self.put_back(world);
+    }
+
+    /// The store asks for what no box allows, or, where there is a policy, for what that forbids.
+    pub(crate) fn forbid(&self, world: &mut World, roll: u64) {
+        let name = &self.routers[self.pick(roll)].name;
+        let forbidden = [
+            ("interface", "lo"),
+            ("vips_excluded", "12.0.0.1/4"),
+            ("vips_excluded", "192.0.2.1"),
+            ("interface", "wan0"),
+        ];
+        let count = if self.local.is_empty() { 2 } else { 4 };
+        let (key, value) = forbidden[usize::try_from(roll % count).unwrap()];
+        world.etcd.write([(format!("/havip/virtual_router/{name}/{key}"), Some(value))]);
+        world.store_moved(false);
+    }
+
     fn place(&self, world: &mut World, machine: usize, roll: u64) -> (IfIndex, Prefix) {
-        let vips = &self.routers[self.pick(roll)].vips;
+        let vips: Vec<IpAddr> = self.vips(self.pick(roll)).copied().collect();
         let vip = vips[usize::try_from(roll).unwrap() % vips.len()];
         (world.kernel(machine).1, Prefix::host(vip))
     }
@@ -299,13 +440,62 @@ impl Spec {
             name: (51 + at).to_string(),
             is_v6,
             version,
+            usual: base,
             interval: base,
             vips: Vec::new(),
+            excluded: None,
+            password: None,
+            keys: Vec::new(),
             priorities: (0..machines).map(|_| 50 + rng.below(200)).collect(),
             preempts: (0..machines).map(|_| rng.chance(700)).collect(),
         };
         spec.vips.push(spec.vip(usize::try_from(at).unwrap(), 0));
         spec
+    }
+
+    fn vary(&mut self, rng: &mut Rng, at: usize, base: u64) {
+        // The ends of the range, too.
+        if let (true, Some(name)) = (rng.chance(100), ["1", "255"].get(at)) {
+            self.name = (*name).to_owned();
+        }
+        self.usual = base * [1, 1, 2, 3][usize::try_from(rng.below(4)).unwrap()];
+        self.interval = self.usual;
+        self.version = if !self.is_v6 && self.usual >= 100 && rng.chance(500) { 2 } else { 3 };
+        if self.version == 2 {
+            self.password = rng.chance(600).then(|| rng.below(1_000));
+            if rng.chance(300) {
+                self.keys.push(("profile", "original"));
+            }
+        } else if !self.is_v6 && rng.chance(300) {
+            let forms = ["rfc9568", "pseudo_header", "both"];
+            self.keys.push(("checksum", forms[usize::try_from(rng.below(3)).unwrap()]));
+        }
+        for number in 1..=usize::try_from(rng.below(3)).unwrap() {
+            self.vips.push(self.vip(at, number));
+        }
+        let first = rng.below(2);
+        let numbers = first..first + [0, 0, 0, 1, 2][usize::try_from(rng.below(5)).unwrap()];
+        self.excluded = Some(numbers.map(|number| self.other(at, number)).collect());
+        if rng.chance(200) {
+            let owner = usize::try_from(rng.below(self.priorities.len() as u64)).unwrap();
+            self.priorities[owner] = 255;
+        }
+        if rng.chance(150) {
+            let seconds = ["3", "6", "20"][usize::try_from(rng.below(3)).unwrap()];
+            self.keys.push(("address_lifetime", seconds));
+        }
+    }
+
+    fn excluded(&self) -> impl Iterator<Item = &IpAddr> {
+        self.excluded.iter().flatten()
+    }
+
+    /// A VIP that is not advertised; by its number of either family.
+    fn other(&self, router: usize, number: u64) -> IpAddr {
+        let last = 200 + 10 * router + usize::try_from(number).unwrap();
+        let is_v6 = number.is_multiple_of(2) == self.is_v6;
+        let text = if is_v6 { format!("fd00::{last}") } else { format!("10.0.0.{last}") };
+        text.parse().unwrap()
     }
 
     fn vip(&self, router: usize, number: usize) -> IpAddr {
