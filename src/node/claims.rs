@@ -253,8 +253,12 @@ impl Claims {
 
     /// Whether the answer to an addition of `place` is to come.
     pub(super) fn is_adding(&self, place: &Place) -> bool {
+        self.is_under_way(Kind::Add, place)
+    }
+
+    fn is_under_way(&self, wanted: Kind, place: &Place) -> bool {
         let mut inflight = self.inflight.iter().flatten();
-        inflight.any(|(kind, op)| *kind == Kind::Add && (op.index, op.prefix) == *place)
+        inflight.any(|(kind, op)| *kind == wanted && (op.index, op.prefix) == *place)
     }
 
     /// Takes the results of the oldest request; `links` learns what was acknowledged.
@@ -300,10 +304,10 @@ impl Claims {
         done
     }
 
-    /// An address went that this daemon did not remove.
+    /// An address went. It may be wanted again since this daemon asked for its removal.
     pub(super) fn lost(&mut self, now: Instant, place: Place, links: &Links) -> Lost {
         self.put.remove(&place);
-        let wanted = self.wanted.contains_key(&place);
+        let wanted = self.wanted.contains_key(&place) && !self.is_under_way(Kind::Remove, &place);
         if let Some(at) = self.added_at.remove(&place)
             && wanted
             && now.since(at) < RESTORE_PAUSE

@@ -247,3 +247,26 @@ fn a_failure_on_a_link_is_forgotten_with_it() {
     bench.event(Event::Kernel(Change::LinkGone(ETH0)));
     assert_eq!(size(&bench, "held back"), 0);
 }
+
+#[test]
+fn a_vip_that_is_wanted_again_while_it_is_removed_was_taken_away_by_nobody() {
+    let both = Router { vips_excluded: router(52).vips, ..router(51) };
+    let mut bench = Bench::new(vec![both.clone()]);
+    bench.pass(Duration::from_secs(10));
+    let prefix = router(52).vips[0];
+    for _ in 0..50 {
+        bench.configure(vec![router(51)]);
+        bench.timeout();
+        let remove = Op { index: ETH0, prefix, verb: Verb::Remove };
+        assert_eq!(bench.actions.kernel[0], Action::Apply(vec![remove]));
+        bench.configure(vec![both.clone()]);
+        // The kernel tells everybody before it answers.
+        bench.event(Event::Kernel(Change::AddressGone { index: ETH0, prefix }));
+        assert_eq!(bench.actions.notices, []);
+        bench.event(Event::Applied(vec![Ok(())]));
+        bench.timeout();
+        bench.settle();
+        assert_eq!((bench.router().counters.restored, bench.router().state), (0, "active"));
+        assert_eq!(bench.router().vips_excluded[0].state, "present");
+    }
+}

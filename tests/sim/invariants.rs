@@ -25,6 +25,8 @@ const SETTLED: Duration = Duration::from_millis(60);
 const RECOVERED: Duration = Duration::from_millis(3_200);
 /// From the kernel's word that an address is there to its announcement, with other routers' before.
 const ANNOUNCED: Duration = Duration::from_millis(20);
+/// Longest time to the kernel's answer where nothing slows it.
+const ANSWERED: Duration = Duration::from_millis(6);
 /// Turns in which work may be left without the clock moving, with the few routers of a schedule.
 const SPINS_MAX: u32 = 8;
 
@@ -135,6 +137,7 @@ impl Watch {
         for turn in &world.turns {
             self.coverage.turn(turn);
             hold!(self.no_error_without_a_fault(turn))?;
+            hold!(self.nobody_is_said_to_remove_what_nobody_removed(turn))?;
             hold!(self.nobody_takes_over_before_it_has_listened(turn))?;
             hold!(self.after_priority_zero_comes_nothing_until_it_activates_anew(turn))?;
             hold!(self.nobody_spins(turn))?;
@@ -177,8 +180,10 @@ impl Watch {
         }
         for (prefix, at) in &turn.added {
             let key = (turn.machine, prefix.ip);
-            // The kernel tells everybody of it before it answers, or well after.
-            if self.announced.get(&key).is_none_or(|announced| announced < at) {
+            // The kernel tells everybody of it before a late answer comes: that counts. What was
+            // sent before one in time is a repeat, and a chance.
+            let since = if turn.at.since(*at) > ANSWERED { *at } else { turn.at };
+            if self.announced.get(&key).is_none_or(|announced| *announced < since) {
                 self.unannounced.insert(key, turn.at);
             }
         }
@@ -256,6 +261,29 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// Whoever is told that someone removes addresses looks for him.
+    fn nobody_is_said_to_remove_what_nobody_removed(&self, turn: &Turn) -> Found {
+        const CAUSES: [Kind; 11] = [
+            Kind::Deaf,
+            Kind::DumpsFail,
+            Kind::Freeze,
+            Kind::Kill,
+            Kind::Late,
+            Kind::LateNotes,
+            Kind::LinkGone,
+            // Its lifetime ends.
+            Kind::Operations,
+            Kind::Slow,
+            Kind::Squat,
+            Kind::Stranger,
+        ];
+        let said = turn.notices.iter().find(|said| matches!(said, Notice::Restoring { .. }));
+        match said.filter(|_| !self.ever(&CAUSES, turn.machine)) {
+            Some(said) => Err(format!("machine {}: nobody did: {said}", turn.machine)),
+            None => Ok(()),
+        }
     }
 
     /// A process that stood still must hear what came meanwhile before it decides that nobody
