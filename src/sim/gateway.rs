@@ -143,6 +143,17 @@ impl Gateway {
         (before.as_ref() != Some(&config)).then_some(config)
     }
 
+    /// Lets go what is held, as an operator says; `None`: nothing is.
+    pub(super) fn confirm(&mut self, etcd: &Etcd, disk: &mut Disk) -> Option<Arc<Config>> {
+        if self.sources.held.is_empty() {
+            return None;
+        }
+        let (config, _) = self.sources.confirm(&self.facts);
+        let prefix = self.sources.local.settings.prefix.clone();
+        self.note(etcd, &prefix, disk);
+        Some(config)
+    }
+
     /// Puts on disk what the configuration is from.
     fn note(&mut self, etcd: &Etcd, prefix: &str, disk: &mut Disk) {
         let since = match self.sources.vanished {

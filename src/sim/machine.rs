@@ -111,10 +111,7 @@ pub(super) struct SimHost<'a> {
 
 impl Host for SimHost<'_> {
     fn drain(&mut self, inbox: &mut Inbox) -> bool {
-        for change in self.notes.drain(..) {
-            inbox.event(Event::Kernel(change));
-        }
-        for event in self.queue.drain(..) {
+        for event in self.notes.drain(..).map(Event::Kernel).chain(self.queue.drain(..)) {
             self.seen.heard_event(&event);
             inbox.event(event);
         }

@@ -226,6 +226,15 @@ impl World {
         }
     }
 
+    /// Has a machine's daemon let go what it holds against the store.
+    pub fn confirm(&mut self, number: usize) {
+        let Machine { process, disk, .. } = &mut self.machines[number];
+        let gateway = process.as_mut().and_then(|process| process.gateway.as_mut());
+        if let Some(config) = gateway.and_then(|gateway| gateway.confirm(&self.etcd, disk)) {
+            self.configure(number, config);
+        }
+    }
+
     /// What a daemon could not use when it started, and routers that it holds.
     #[must_use]
     pub fn gateway(&self, machine: usize) -> (usize, usize) {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::{Config, Prefix};
-use crate::node::kernel::Port;
+use crate::node::kernel::{Change, Port};
 use crate::node::notice::Notice;
 use crate::node::{Event, Instant, Via};
 use crate::wire::ip::{IPV6_HEADER, parse_ipv4};
@@ -50,6 +50,8 @@ pub struct Turn {
     pub heard: Vec<Heard>,
     /// Configurations.
     pub configs: Vec<Arc<Config>>,
+    /// Addresses that the kernel said it has, in notifications and dumps.
+    pub told: Vec<Prefix>,
     /// Addresses that the kernel said it has now and had not before, and since when.
     pub added: Vec<(Prefix, Instant)>,
     /// Adverts sent, or tried.
@@ -71,6 +73,7 @@ impl Turn {
             heard_all: true,
             heard: Vec::new(),
             configs: Vec::new(),
+            told: Vec::new(),
             added: Vec::new(),
             said: Vec::new(),
             announced: Vec::new(),
@@ -80,8 +83,13 @@ impl Turn {
     }
 
     pub(super) fn heard_event(&mut self, event: &Event<'static>) {
-        if let Event::Config(config) = event {
-            self.configs.push(Arc::clone(config));
+        match event {
+            Event::Config(config) => self.configs.push(Arc::clone(config)),
+            Event::Dumped(Ok(snapshot)) => {
+                self.told.extend(snapshot.addresses.iter().map(|address| address.prefix));
+            }
+            Event::Kernel(Change::Address(address)) => self.told.push(address.prefix),
+            _ => {}
         }
     }
 

@@ -25,8 +25,6 @@ const SETTLED: Duration = Duration::from_millis(60);
 const RECOVERED: Duration = Duration::from_millis(3_200);
 /// From the kernel's word that an address is there to its announcement, with other routers' before.
 const ANNOUNCED: Duration = Duration::from_millis(20);
-/// Longest time to the kernel's answer where nothing slows it.
-const ANSWERED: Duration = Duration::from_millis(6);
 /// Turns in which work may be left without the clock moving, with the few routers of a schedule.
 const SPINS_MAX: u32 = 8;
 
@@ -67,6 +65,8 @@ pub(crate) struct Watch {
     ran: BTreeMap<usize, BTreeSet<String>>,
     active: BTreeMap<(usize, u8), Active>,
     resigned: BTreeSet<(usize, u8)>,
+    /// When each machine was last told of an address, and of which word it had made one known.
+    told: BTreeMap<(usize, IpAddr), Instant>,
     announced: BTreeMap<(usize, IpAddr), Instant>,
     unannounced: BTreeMap<(usize, IpAddr), Instant>,
     together: BTreeMap<(u8, usize, usize), Instant>,
@@ -103,6 +103,11 @@ impl Watch {
             self.disturbed.insert(machine, world.now());
             self.shaken.insert(machine, world.now());
         }
+    }
+
+    /// Whether a gateway may hold what it had against what the store has by now.
+    pub(crate) fn may_hold_a_restored_store(&self) -> bool {
+        self.began.iter().any(|(kind, _)| *kind == Kind::Restored)
     }
 
     fn calm(of: &BTreeMap<usize, Instant>, machine: usize, now: Instant) -> Duration {
@@ -165,6 +170,8 @@ impl Watch {
         self.active.retain(|(of, _), _| *of != machine);
         self.resigned.retain(|(of, _)| *of != machine);
         self.unannounced.retain(|(of, _), _| *of != machine);
+        self.announced.retain(|(of, _), _| *of != machine);
+        self.told.retain(|(of, _), _| *of != machine);
         self.spins.remove(&machine);
     }
 
@@ -174,16 +181,21 @@ impl Watch {
                 active.said_at = turn.at;
             }
         }
+        for prefix in &turn.told {
+            self.told.insert((turn.machine, prefix.ip), turn.at);
+        }
         for ip in &turn.announced {
-            self.unannounced.remove(&(turn.machine, *ip));
-            self.announced.insert((turn.machine, *ip), turn.at);
+            let key = (turn.machine, *ip);
+            self.unannounced.remove(&key);
+            if let Some(told) = self.told.get(&key) {
+                self.announced.insert(key, *told);
+            }
         }
         for (prefix, at) in &turn.added {
             let key = (turn.machine, prefix.ip);
-            // The kernel tells everybody of it before a late answer comes: that counts. What was
-            // sent before one in time is a repeat, and a chance.
-            let since = if turn.at.since(*at) > ANSWERED { *at } else { turn.at };
-            if self.announced.get(&key).is_none_or(|announced| *announced < since) {
+            // The kernel may tell everybody of it before it answers who asked.
+            let is_known = self.announced.get(&key).is_some_and(|told| told >= at);
+            if !is_known && !turn.announced.contains(&prefix.ip) {
                 self.unannounced.insert(key, turn.at);
             }
         }
