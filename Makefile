@@ -1,17 +1,18 @@
 # `make` lists what there is. What a target needs and the machine lacks is installed first, by
 # .ci/setup: Debian's apt, with sudo where needed, no service started.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build release check fuzz bench soak soak-sim cross ci
+.PHONY: help demo test build release check fuzz bench soak soak-sim soak-changes cross ci
 
 FUZZ_SECONDS ?= 300
 BENCHES ?= failover overlap routers lateness addresses change takeovers scenarios store
 SOAK_SECONDS ?= 3600
 SOAK_SEED ?= 1
+SOAK_CHANGES ?= 10000
 # Targets of `make cross`: files of cross/targets.
 TARGETS ?= $(basename $(notdir $(wildcard cross/targets/*.env)))
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## a virtual IP changes hands on a network inside this machine
 	@.ci/setup build
@@ -55,6 +56,11 @@ soak-sim: ## schedules of faults in the simulator for SOAK_SECONDS=3600, from SO
 	HAVIP_SECONDS=$(SOAK_SECONDS) HAVIP_SEED=$(SOAK_SEED) CARGO_PROFILE_TEST_OPT_LEVEL=2 \
 		cargo test --locked --no-default-features --features sim --test sim \
 		-- --nocapture schedules::a_run
+
+soak-changes: ## SOAK_CHANGES=10000 of a gateway's file, and of file and etcd; as root
+	@.ci/setup test
+	@tests/lab/fetch etcd-3.5
+	HAVIP_CHANGES=$(SOAK_CHANGES) cargo test --locked --release --test changes -- --nocapture
 
 cross: ## static binaries in dist/, for TARGETS="x86_64 aarch64 armv7"
 	@.ci/setup cross
