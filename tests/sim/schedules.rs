@@ -150,15 +150,15 @@ pub(crate) fn run(
     }
     watch.disturb_all(world);
     peace(world, site);
-    if watch.may_hold_a_restored_store() {
-        // What was put back may take away what is held: an operator looks, and says that it is meant.
-        let end = world.now() + Duration::from_secs(2);
-        pass(world, site, watch, end)?;
-        watch.disturb_all(world);
-        (0..world.machines()).for_each(|machine| world.confirm(machine));
-    }
     let end = world.now() + Duration::from_secs(4) + site.unit() * 8;
     pass(world, site, watch, end)?;
+    if watch.may_hold_a_restored_store() {
+        // What was put back may take away what is held: an operator looks, and says that it is meant.
+        watch.disturb_all(world);
+        (0..world.machines()).for_each(|machine| world.confirm(machine));
+        let end = world.now() + Duration::from_secs(4);
+        pass(world, site, watch, end)?;
+    }
     every_router_has_one_owner(world, site, &mut watch.coverage)?;
     let end = world.now() + site.unit() * 2;
     let (site, watch) = (&*site, watch);
