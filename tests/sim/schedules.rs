@@ -156,7 +156,7 @@ pub(crate) fn run(
         // What was put back may take away what is held: an operator looks, and says that it is meant.
         watch.disturb_all(world);
         (0..world.machines()).for_each(|machine| world.confirm(machine));
-        let end = world.now() + Duration::from_secs(4);
+        let end = world.now() + Duration::from_secs(4) + site.unit() * 4;
         pass(world, site, watch, end)?;
     }
     every_router_has_one_owner(world, site, &mut watch.coverage)?;
