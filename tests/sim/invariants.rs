@@ -73,6 +73,8 @@ pub(crate) struct Watch {
     misplaced: BTreeMap<(usize, Prefix), Instant>,
     missing: BTreeMap<(usize, Prefix), Instant>,
     spins: BTreeMap<usize, u32>,
+    /// Addresses of others that each machine has removed.
+    wronged: BTreeMap<usize, usize>,
     bounds: Bounds,
 }
 
@@ -582,15 +584,15 @@ impl Watch {
         Ok(())
     }
 
-    /// What an operator put on the box is the operator's. Who replaces one of ours in the moment
-    /// before it is removed loses it: the kernel removes by address, not by owner, and it takes
-    /// notifications that come late for that to last longer than microseconds.
-    fn another_s_address_is_never_removed(&self, world: &World) -> Found {
+    /// What an operator put on the box is the operator's. Who replaces one of ours before the node
+    /// can have heard of it loses it: the kernel removes by address, not by owner, and it takes
+    /// notifications that come late or not at all for that to last longer than microseconds.
+    fn another_s_address_is_never_removed(&mut self, world: &World) -> Found {
         for machine in 0..world.machines() {
-            if self.ever(&[Kind::LateNotes], machine) {
-                continue;
-            }
-            if let Some(prefix) = world.kernel_of(machine).0.wronged.first() {
+            let all = &world.kernel_of(machine).0.wronged;
+            let known = self.wronged.insert(machine, all.len()).unwrap_or(0);
+            let hears = Self::calm(&self.unheard, machine, world.now()) > RECOVERED;
+            if let Some(prefix) = all.get(known).filter(|_| hears) {
                 return Err(format!("machine {machine}: removed {prefix}, which was another's"));
             }
         }

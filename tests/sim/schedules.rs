@@ -17,6 +17,8 @@ const SCHEDULES: u64 = 600;
 /// Seeds that found something once.
 const SEEDS: &str = include_str!("seeds");
 
+/// Longest `listen_first`, and the longest `preempt_delay` after it, with a margin.
+const SETTLED: Duration = Duration::from_secs(7);
 /// Streams of random numbers of one seed: the faults do not depend on the site's, nor on the
 /// world's.
 const SITE: u64 = 0x51_7e;
@@ -150,13 +152,13 @@ pub(crate) fn run(
     }
     watch.disturb_all(world);
     peace(world, site);
-    let end = world.now() + Duration::from_secs(4) + site.unit() * 8;
+    let end = world.now() + SETTLED + site.unit() * 8;
     pass(world, site, watch, end)?;
     if watch.may_hold_a_restored_store() {
         // What was put back may take away what is held: an operator looks, and says that it is meant.
         watch.disturb_all(world);
         (0..world.machines()).for_each(|machine| world.confirm(machine));
-        let end = world.now() + Duration::from_secs(4) + site.unit() * 4;
+        let end = world.now() + SETTLED + site.unit() * 4;
         pass(world, site, watch, end)?;
     }
     every_router_has_one_owner(world, site, &mut watch.coverage)?;
