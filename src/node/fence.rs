@@ -53,6 +53,15 @@ impl Fence {
         }
     }
 
+    /// How many of everything it remembers.
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 3] {
+        [
+            ("ways open", self.open.len()),
+            ("ways shut", self.shut.len()),
+            ("ways to be told", self.changed.len()),
+        ]
+    }
+
     /// What is to be told, each way once. There is no fence any more where an address of ours
     /// `is_gone`.
     fn take(&mut self, is_gone: impl Fn(&Place) -> bool) -> Vec<Passage> {

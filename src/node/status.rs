@@ -173,7 +173,8 @@ impl Node {
     /// How many of everything it remembers that can grow: each is bounded by the configuration, by
     /// what the kernel has, or by a constant, whatever others send.
     pub fn sizes(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        let of_entries = |size: fn(&Entry) -> usize| self.entries.values().map(size).sum();
+        let of_entries =
+            |size: fn(&Entry) -> usize| self.entries.values().map(|entry| size(entry)).sum();
         let own = [
             ("routers", self.entries.len()),
             ("routers by name", self.by_name.len()),
@@ -193,6 +194,7 @@ impl Node {
             .chain(self.claims.sizes())
             .chain(self.announcer.sizes())
             .chain(self.watches.sizes())
+            .chain(self.fence.sizes())
     }
 
     /// Every router's state.

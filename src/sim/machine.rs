@@ -84,8 +84,11 @@ pub(super) struct Process {
 impl Process {
     /// One that has had no turn yet.
     pub(super) fn new(gateway: Option<Gateway>) -> Self {
+        let mut node = Node::new();
+        // What it is told goes nowhere here; what it remembers is held against its bounds.
+        node.fence();
         Self {
-            node: Node::new(),
+            node,
             inbox: Inbox::default(),
             actions: Actions::default(),
             queue: VecDeque::new(),

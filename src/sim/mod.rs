@@ -366,7 +366,8 @@ impl World {
 
     /// Records a machine's daemon, which has had no turn yet.
     pub fn record(&mut self, machine: usize) {
-        self.record = Some((machine, self.lives[machine], record::MAGIC.to_vec()));
+        self.record =
+            Some((machine, self.lives[machine], [record::MAGIC, &record::fenced()].concat()));
     }
 
     /// What was recorded.

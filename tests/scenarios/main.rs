@@ -60,7 +60,9 @@ fn counter(daemon: &Daemon, name: &str) -> u64 {
 
 /// Waits until a peer has advertised something to a backup, or a backup's answers.
 fn wait_heard(daemon: &Daemon) {
-    wait("it hears its peer", || counter(daemon, "adverts_received") > 2);
+    // There are no routers in the status before the kernel has been read.
+    let heard = || router(daemon)["counters"]["adverts_received"].as_u64();
+    wait("it hears its peer", || heard().is_some_and(|count| count > 2));
 }
 
 /// Sets rules of nftables on a host: each a whole command.

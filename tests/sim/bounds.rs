@@ -93,6 +93,9 @@ impl Bounds {
                 "claims" | "places" | "to renew" | "to add" | "added" | "losses" | "announced"
                 | "announcements" | "watched addresses" => vips,
                 "held back" => vips + addresses,
+                "ways open" => vips,
+                "ways shut" => addresses,
+                "ways to be told" => 0,
                 "asked" | "told" => OPERATIONS_MAX,
                 "watched ports" => routers,
                 "sockets" => sockets,
