@@ -34,7 +34,7 @@ const EPISODE: Duration = Duration::from_secs(1);
 const PROGRAMS: [(&str, bool, &str); 3] = [
     ("havip", false, ""),
     ("keepalived", true, ""),
-    ("keepalived, vrrp_rt_priority 50", true, "vrrp_rt_priority 50"),
+    ("keepalived, real-time", true, "vrrp_rt_priority 50\n  vrrp_rlimit_rttime 1000000"),
 ];
 
 struct Outcome {

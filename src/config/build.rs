@@ -72,7 +72,7 @@ pub fn build(input: &Input<'_>) -> Outcome {
 pub(super) fn routers(input: &Input<'_>) -> (Outcome, BTreeSet<RouterName>) {
     let mut builder = Builder {
         input,
-        view: View { tree: input.tree, node: input.node },
+        view: View::new(input.tree, input.node),
         problems: Report::of_at_most(PROBLEMS_MAX),
         places: BTreeMap::new(),
         held: BTreeSet::new(),

@@ -1,5 +1,7 @@
 //! Which value holds: the places of a key, in the order in which they are asked.
 
+use std::cell::RefCell;
+
 use super::key::Key;
 use super::model::{NodeName, RouterName};
 use super::tree::{Entry, Origin, Tree, Value};
@@ -11,35 +13,60 @@ pub(super) struct Found<'a> {
     pub(super) entry: &'a Entry,
 }
 
+/// The keys right below a path that are set, by name.
+#[derive(Debug)]
+struct Section<'a> {
+    prefix: String,
+    keys: Vec<(&'a str, &'a Entry)>,
+}
+
+impl<'a> Section<'a> {
+    fn new(tree: &'a Tree, prefix: String) -> Self {
+        let set = tree.below(&prefix).filter(|(_, entry)| entry.value != Value::None);
+        let keys = set.filter_map(|(path, entry)| Some((path.strip_prefix(&prefix)?, entry)));
+        Self { keys: keys.collect(), prefix }
+    }
+
+    /// A node's own words on a router, and what holds for every node.
+    fn pair(tree: &'a Tree, node: &NodeName, router: &str) -> [Self; 2] {
+        let path = format!("virtual_router/{router}/");
+        [format!("node/{node}/{path}"), path].map(|prefix| Self::new(tree, prefix))
+    }
+
+    fn find(&self, key: &str) -> Option<Found<'a>> {
+        let (_, entry) = self.keys.iter().find(|(name, _)| *name == key)?;
+        Some(Found { path: format!("{}{key}", self.prefix), entry })
+    }
+}
+
 /// The tree as one node sees it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct View<'a> {
-    pub(super) tree: &'a Tree,
-    pub(super) node: &'a NodeName,
+    tree: &'a Tree,
+    node: &'a NodeName,
+    default: [Section<'a>; 2],
+    /// The router that was asked for last: its keys are asked for one after the other.
+    recent: RefCell<(String, [Section<'a>; 2])>,
 }
 
 impl<'a> View<'a> {
-    /// The places of a key of a router: the first that is set holds.
-    pub(super) fn places(&self, router: &str, key: &str) -> [String; 4] {
-        let node = self.node;
-        [
-            format!("node/{node}/virtual_router/{router}/{key}"),
-            format!("node/{node}/virtual_router/default/{key}"),
-            format!("virtual_router/{router}/{key}"),
-            format!("virtual_router/default/{key}"),
-        ]
+    pub(super) fn new(tree: &'a Tree, node: &'a NodeName) -> Self {
+        let default = || Section::pair(tree, node, "default");
+        let recent = RefCell::new(("default".to_owned(), default()));
+        Self { tree, node, default: default(), recent }
     }
 
-    /// The value of a key of a router, unless it is built in.
+    /// The value of a key of a router, unless it is built in: of the node's own for this router,
+    /// the node's own for all, the router's and that of all, the first that is set.
     pub(super) fn find(&self, router: &str, key: &Key) -> Option<Found<'a>> {
-        self.places(router, key.name)
-            .into_iter()
-            .enumerate()
-            .filter(|(at, _)| key.in_default || at % 2 == 0)
-            .find_map(|(_, path)| {
-                let entry = self.tree.set(&path)?;
-                Some(Found { path, entry })
-            })
+        let mut recent = self.recent.borrow_mut();
+        if recent.0 != router {
+            *recent = (router.to_owned(), Section::pair(self.tree, self.node, router));
+        }
+        let default = |section: &Section<'a>| section.find(key.name).filter(|_| key.in_default);
+        let own = recent.1.iter().map(|section| section.find(key.name));
+        let all = self.default.iter().map(default);
+        own.zip(all).find_map(|(own, all)| own.or(all))
     }
 
     /// Where a key of a router is best written: its own place.
@@ -91,7 +118,7 @@ pub struct Shown {
 /// Every effective value of the routers that `node` lists, with path and origin.
 #[must_use]
 pub fn effective(tree: &Tree, node: &NodeName) -> Vec<Shown> {
-    let view = View { tree, node };
+    let view = View::new(tree, node);
     let Some(list) = tree.set(&format!("node/{node}/vrids")) else { return Vec::new() };
     let mut shown = Vec::new();
     for router in list.value.items().filter(|name| RouterName::new(name).is_ok()) {

@@ -275,7 +275,7 @@ impl Tree {
     }
 
     /// All entries below `prefix`, which ends in a slash or is empty.
-    pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+    pub fn below<'a>(&'a self, prefix: &str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
         self.entries
             .range(prefix.to_owned()..)
             .take_while(move |(path, _)| path.starts_with(prefix))
