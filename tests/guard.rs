@@ -181,11 +181,16 @@ isolated! {
         });
         // A VIP that another program put there before.
         address(&[&["add", "192.0.2.200/32"][..], &life].concat());
-        let keys = format!("vips = [\"{OWN}\", \"{VIP}\", \"192.0.2.101\"]\npriority = 255");
-        let mut daemon = a.daemon(&a.router("51", &format!("{keys}\naddress_lifetime = 600")));
+        let with = |vips: &str| {
+            a.router("51", &format!("vips = [{vips}]\npriority = 255\naddress_lifetime = 600"))
+        };
+        let mut daemon = a.daemon(&with(&format!("\"{OWN}\"")));
         daemon.wait_for("active");
-        wait("the VIPs are there", || a.has(VIP) && a.has("192.0.2.101"));
+        // Before the VIPs are there with their marks, it has looked at what the kernel keeps.
         guard_of(&daemon);
+        let all = with(&format!("\"{OWN}\", \"{VIP}\", \"192.0.2.101\""));
+        daemon.reload(&a.config(&all));
+        wait("the VIPs are there", || a.has(VIP) && a.has("192.0.2.101"));
         daemon.signal("-STOP");
         for vip in ["192.0.2.100/32", "192.0.2.101/32"] {
             address(&["del", vip]);

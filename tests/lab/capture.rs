@@ -98,7 +98,12 @@ pub fn each(host: &Host, mut take: impl FnMut(Seen) + Send + 'static) -> Watch {
         while wanted.strong_count() > 0 {
             let length = match socket.read(&mut frame) {
                 Ok(length) => length,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                // A read with a time-out is not begun again after a suspend.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    continue;
+                }
                 Err(_) => break,
             };
             if let Some((from, what)) = parse(&frame[..length]) {
