@@ -19,13 +19,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gateway::{Gateway, Work, excluded, is_vip};
+use gateway::{Gateway, Work, excluded, has_keepalived, is_vip};
 use havip::linux::netlink::Notifications;
 use havip::linux::{clock, rt, wait_readable};
 use havip::node::Instant;
 use havip::node::kernel::Change;
 use lab::capture::{Capture, What};
-use lab::peer::is_there;
 use lab::{Host, Lan};
 use measure::table::Table;
 use measure::{Arguments, apart, median, ms, pass, worst};
@@ -112,8 +111,7 @@ fn main() {
     let arguments = Arguments::read();
     let interval = arguments.value("--interval", "0.1");
     let runs: usize = arguments.value("--runs", "3").parse().expect("--runs: a number");
-    if !is_there("keepalived") {
-        eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
+    if !has_keepalived() {
         return;
     }
     let columns = [

@@ -18,11 +18,10 @@ mod measure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gateway::{Gateway, Work, excluded, vips};
+use gateway::{Gateway, Work, excluded, has_keepalived, vips};
 use havip::linux::clock;
 use havip::node::Instant;
 use lab::capture::{Capture, What};
-use lab::peer::is_there;
 use lab::{Lan, wait};
 use measure::table::Table;
 use measure::{Arguments, Stalls, apart, median, ms, pass, worst};
@@ -92,8 +91,7 @@ fn main() {
     let runs = arguments.value("--runs", "5").parse().expect("--runs: a number");
     let routers = arguments.value("--routers", "250");
     let count = routers.parse().expect("--routers: a number");
-    if !is_there("keepalived") {
-        eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
+    if !has_keepalived() {
         return;
     }
     let columns = [

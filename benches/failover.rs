@@ -18,12 +18,11 @@ mod measure;
 
 use std::time::Duration;
 
-use gateway::{Gateway, Work, vip, vips};
+use gateway::{Gateway, Work, has_keepalived, vip, vips};
 use havip::linux::clock;
 use havip::node::Instant;
 use havip::wire::Mac;
 use lab::capture::{Capture, What};
-use lab::peer::is_there;
 use lab::{Lan, wait};
 use measure::picture::{Bars, draw};
 use measure::table::Table;
@@ -142,8 +141,7 @@ fn limit(capture: &Capture, active: Mac, first: Instant, interval: f64) -> Insta
 fn main() {
     let arguments = Arguments::read();
     let runs = arguments.value("--runs", "10").parse().expect("--runs: a number");
-    if !is_there("keepalived") {
-        eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
+    if !has_keepalived() {
         return;
     }
     let mut table = Table::new(
@@ -168,7 +166,10 @@ fn main() {
             ("cable", End::Cut),
         ] {
             let [ours, theirs] = [false, true].map(|k| measure(k, interval, end, runs));
-            let shown = |o: &Outcome| format!("{:.1} ({:.1})", median(&o.gaps), worst(&o.gaps));
+            let shown = |o: &Outcome| match o.gaps[..] {
+                [] => "-".to_owned(),
+                _ => format!("{:.1} ({:.1})", median(&o.gaps), worst(&o.gaps)),
+            };
             let count = |o: &Outcome| format!("{} + {}", o.gaps.len(), o.stalled);
             let medians = [median(&ours.gaps), median(&theirs.gaps)];
             table.row(&[
@@ -182,7 +183,10 @@ fn main() {
                 &format!("{}, {}", count(&ours), count(&theirs)),
             ]);
             let name = format!("{interval} s: {name}");
-            bars.push(Bars { name, ours: medians[0], theirs: medians[1] });
+            // In no run of one of them did the machine go on.
+            if medians.iter().all(|median| median.is_finite()) {
+                bars.push(Bars { name, ours: medians[0], theirs: medians[1] });
+            }
         }
     }
     let title = "From the end of the active gateway to its successor's first advert, median";

@@ -20,21 +20,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gateway::{Gateway, Work, vips};
+use gateway::{Gateway, PROGRAMS, Work, has_keepalived, vips};
 use havip::node::Instant;
 use lab::capture::{self, What};
-use lab::peer::is_there;
 use lab::{Lan, wait};
 use measure::load::Load;
 use measure::table::Table;
 use measure::{Arguments, Stalls, apart, ms, pass, quantile, worst};
-
-/// Who sends: its name, whether it is keepalived, and its own line.
-const PROGRAMS: [(&str, bool, &str); 3] = [
-    ("havip", false, ""),
-    ("keepalived", true, ""),
-    ("keepalived, real-time", true, "vrrp_rt_priority 50\n  vrrp_rlimit_rttime 1000000"),
-];
 
 struct Outcome {
     late: Vec<f64>,
@@ -88,8 +80,7 @@ fn measure(
 fn main() {
     let arguments = Arguments::read();
     let seconds = arguments.value("--seconds", "30").parse().expect("--seconds: a number");
-    if !is_there("keepalived") {
-        eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
+    if !has_keepalived() {
         return;
     }
     let columns = [

@@ -26,11 +26,10 @@ mod measure;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gateway::{Gateway, Work, vip, vips};
+use gateway::{Gateway, Work, has_keepalived, signal, vip, vips};
 use havip::config::IfName;
 use havip::linux::clock;
 use havip::linux::netlink::Requests;
@@ -38,7 +37,6 @@ use havip::node::Instant;
 use havip::wire::{IfIndex, Mac};
 use lab::asker::Asker;
 use lab::capture::{Capture, What};
-use lab::peer::is_there;
 use lab::{Host, Lan, index_of, ip, wait};
 use measure::table::Table;
 use measure::{Arguments, Stalls, apart, pass, quantile};
@@ -185,9 +183,7 @@ fn once(program: Program, interval: &str, end: End, outcome: &mut Outcome) {
         outcome.overlaps.push(overlap.map_or(f64::INFINITY, |time| time.as_secs_f64() * 1e3));
     }
     // Who is stopped does not end by itself.
-    for pid in first.processes() {
-        signal("-CONT", pid);
-    }
+    signal("-CONT", &first.processes());
     drop((first, second));
 }
 
@@ -266,21 +262,12 @@ fn until_silent(asker: &Asker, of: Mac, since: Instant) -> Option<Duration> {
 
 fn strike(end: End, gateway: &Gateway) {
     let all = gateway.processes();
-    let own = match gateway {
-        Gateway::Havip(daemon) => vec![daemon.pid()],
-        Gateway::Keepalived(_) => all.clone(),
-    };
-    let each = |name: &str, pids: &[u32]| pids.iter().for_each(|pid| signal(name, *pid));
-    match end {
-        // Stopped first, so that none starts another.
-        End::Kill | End::Lone => {
-            if own.len() > 1 {
-                each("-STOP", &own);
-            }
-            each("-KILL", &own);
-        }
-        End::Freeze => each("-STOP", &own),
-        End::Group => {
+    match (end, gateway) {
+        (End::Kill | End::Lone, Gateway::Havip(_)) => gateway.kill_speaker(),
+        (End::Kill | End::Lone, Gateway::Keepalived(_)) => gateway.kill_all(),
+        (End::Freeze, Gateway::Havip(daemon)) => signal("-STOP", &[daemon.pid()]),
+        (End::Freeze, Gateway::Keepalived(_)) => signal("-STOP", &all),
+        (End::Group, _) => {
             let group = group().expect("it was looked for").join(all[0].to_string());
             fs::create_dir(&group).unwrap();
             for pid in &all {
@@ -289,13 +276,8 @@ fn strike(end: End, gateway: &Gateway) {
             fs::write(group.join("cgroup.kill"), "1").unwrap();
             wait("all are gone", || fs::remove_dir(&group).is_ok());
         }
-        End::Cut => {}
+        (End::Cut, _) => {}
     }
-}
-
-fn signal(name: &str, pid: u32) {
-    // Who has ended already needs none.
-    let _ = Command::new("kill").args([name, &pid.to_string()]).output();
 }
 
 /// Where a cgroup with `cgroup.kill` (Linux 5.14) can be made.
@@ -326,8 +308,7 @@ fn main() {
     let arguments = Arguments::read();
     let runs = arguments.value("--runs", "5").parse().expect("--runs: a number");
     let ends = arguments.value("--ends", "kill,lone,freeze,group,cut");
-    if !is_there("keepalived") {
-        eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
+    if !has_keepalived() {
         return;
     }
     let what = "ms: least / median / worst (runs + left out)";

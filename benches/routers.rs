@@ -17,11 +17,10 @@ mod measure;
 
 use std::time::Duration;
 
-use gateway::{Gateway, PER_INTERFACE, Work, vips};
+use gateway::{Gateway, PER_INTERFACE, Work, has_keepalived, vips};
 use havip::linux::clock;
 use havip::node::Instant;
 use lab::capture::Capture;
-use lab::peer::is_there;
 use lab::{Host, Lan, wait};
 use measure::table::Table;
 use measure::{Arguments, apart, cpu, memory, ms, pass};
@@ -90,8 +89,7 @@ fn main() {
     let arguments = Arguments::read();
     let interval = arguments.value("--interval", "0.1");
     let seconds = arguments.value("--seconds", "20").parse().expect("--seconds: a number");
-    if !is_there("keepalived") {
-        eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
+    if !has_keepalived() {
         return;
     }
     let head = format!("routers, every {interval} s");

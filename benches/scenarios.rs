@@ -18,12 +18,13 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use bed::{Bed, Setup, VIP, VIP6, seconds};
+use gateway::has_keepalived;
 use havip::config::Prefix;
 use havip::linux::netlink::Requests;
 use havip::linux::{clock, netns};
 use havip::node::kernel::{Op, Verb};
-use lab::peer::is_there;
 use lab::{Host, holds_within, index_of, wait};
+use measure::table::Table;
 use measure::{Arguments, pass};
 
 struct Scenario {
@@ -404,13 +405,12 @@ fn three(bed: &mut Bed) -> String {
 }
 
 fn main() {
-    if !is_there("keepalived") {
-        eprintln!("no keepalived to compare with; run tests/lab/fetch");
+    if !has_keepalived() {
         return;
     }
     let only = Arguments::read().value("--only", "").to_owned();
-    println!("| what happens | what should | havip | keepalived | options of keepalived |");
-    println!("| --- | --- | --- | --- | --- |");
+    let columns = ["what happens", "what should", "havip", "keepalived", "options of keepalived"];
+    let mut table = Table::new("scenarios", &columns);
     for Scenario { name, expected, options, play } in SCENARIOS {
         let number = name.split(' ').next().unwrap_or(name);
         if !only.is_empty() && !only.split(',').any(|wanted| wanted == number) {
@@ -423,6 +423,6 @@ fn main() {
             };
             std::thread::spawn(run).join().unwrap_or_else(|_| "failed, see above".to_owned())
         });
-        println!("| {name} | {expected} | {ours} | {theirs} | {options} |");
+        table.row(&[name, expected, ours.as_str(), &theirs, options]);
     }
 }

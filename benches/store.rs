@@ -35,6 +35,7 @@ use havip::wire::Family;
 use havip::wire::ip::parse_ipv4;
 use havip::wire::vrrp::Packet;
 use lab::{Daemon, Host, Lan, wait};
+use measure::table::Table;
 use measure::{Arguments, cpu, memory, pass};
 
 const ROUTERS: usize = 64;
@@ -186,6 +187,7 @@ struct Site<'a> {
     daemon: &'a Daemon,
     neighbour: &'a Host,
     seconds: u64,
+    table: Table,
 }
 
 impl Site<'_> {
@@ -193,7 +195,7 @@ impl Site<'_> {
         self.daemon.status()["config"]["store"][name].as_u64().unwrap_or(0)
     }
 
-    fn row(&self, what: &str, keys: usize, rate: u32, of: impl Fn(u32) -> (String, String)) {
+    fn row(&mut self, what: &str, keys: usize, rate: u32, of: impl Fn(u32) -> (String, String)) {
         let before = (self.count("events"), self.count("readings"));
         let processes = [self.daemon.pid()];
         let gaps = Gaps::on(self.neighbour);
@@ -202,14 +204,17 @@ impl Site<'_> {
         let used = cpu(&processes) - began;
         let worst = gaps.end();
         let minutes = self.seconds as f64 / 60.0;
-        println!(
-            "| {what} | {keys} | {made} | {} | {} | {:.2} | {:.2} | {:.1} |",
-            self.count("events") - before.0,
-            self.count("readings") - before.1,
-            used as f64 / 1e9 / minutes,
-            memory(&processes),
-            worst.as_secs_f64() * 1e3,
-        );
+        let read = (self.count("events") - before.0, self.count("readings") - before.1);
+        self.table.row(&[
+            what.to_owned(),
+            keys.to_string(),
+            made.to_string(),
+            read.0.to_string(),
+            read.1.to_string(),
+            format!("{:.2}", used as f64 / 1e9 / minutes),
+            format!("{:.2}", memory(&processes)),
+            format!("{:.1}", worst.as_secs_f64() * 1e3),
+        ]);
     }
 }
 
@@ -238,11 +243,19 @@ fn main() {
     });
     // Announcements repeat for a while after a start.
     pass(Duration::from_secs(6));
-    let site = Site { cluster: &cluster, daemon: &daemon, neighbour: &neighbour, seconds };
-    println!(
-        "| | keys | changes | events | readings | CPU, s a minute | PSS, MiB | longest gap, ms |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    let columns = [
+        "",
+        "keys",
+        "changes",
+        "events",
+        "readings",
+        "CPU, s a minute",
+        "PSS, MiB",
+        "longest gap, ms",
+    ];
+    let table = Table::new("store", &columns);
+    let mut site =
+        Site { cluster: &cluster, daemon: &daemon, neighbour: &neighbour, seconds, table };
     let own = own_keys().len();
     let none = |_| unreachable!("nothing changes");
     site.row("its own keys alone", own, 0, none);

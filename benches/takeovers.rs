@@ -18,10 +18,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gateway::{Gateway, Work, vips};
+use gateway::{Gateway, PROGRAMS, Work, has_keepalived, vips};
 use havip::node::Instant;
 use lab::capture::{self, What};
-use lab::peer::is_there;
 use lab::{Lan, wait};
 use measure::load::Load;
 use measure::table::Table;
@@ -30,13 +29,6 @@ use measure::{Arguments, Stall, Stalls, apart, pass};
 const PRIORITIES: [u8; 3] = [200, 150, 100];
 /// Takeovers of one router within this time are one.
 const EPISODE: Duration = Duration::from_secs(1);
-/// Who sends: its name, whether it is keepalived, and its own line.
-const PROGRAMS: [(&str, bool, &str); 3] = [
-    ("havip", false, ""),
-    ("keepalived", true, ""),
-    ("keepalived, real-time", true, "vrrp_rt_priority 50\n  vrrp_rlimit_rttime 1000000"),
-];
-
 struct Outcome {
     adverts: u64,
     /// When takeovers began.
@@ -97,8 +89,7 @@ fn main() {
     let interval = arguments.value("--interval", "0.01");
     let length: f64 = interval.parse().expect("--interval: a number");
     let busy = arguments.value("--load", "yes") == "yes";
-    if !is_there("keepalived") {
-        eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
+    if !has_keepalived() {
         return;
     }
     let columns = [

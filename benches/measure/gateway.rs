@@ -6,7 +6,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::process::Command;
 
-use crate::lab::peer::Keepalived;
+use crate::lab::peer::{Keepalived, is_there};
 use crate::lab::{Daemon, Host};
 
 /// Routers of one interface: a VRID has eight bits.
@@ -110,6 +110,23 @@ pub(crate) fn vips(host: &Host) -> usize {
     host.snapshot().addresses.iter().filter(|address| is_vip(address.prefix.ip)).count()
 }
 
+/// Whether there is one to measure beside; says so if not.
+pub(crate) fn has_keepalived() -> bool {
+    let there = is_there("keepalived");
+    if !there {
+        eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
+    }
+    there
+}
+
+/// Programs and ways to run them: name, whether it is keepalived, and lines for its whole. havip
+/// takes a real-time priority by itself.
+pub(crate) const PROGRAMS: [(&str, bool, &str); 3] = [
+    ("havip", false, ""),
+    ("keepalived", true, ""),
+    ("keepalived, real-time", true, "vrrp_rt_priority 50\n  vrrp_rlimit_rttime 1000000"),
+];
+
 /// A running gateway.
 pub(crate) enum Gateway {
     Havip(Daemon),
@@ -182,8 +199,8 @@ impl Gateway {
     }
 }
 
-fn signal(name: &str, pids: &[u32]) {
+/// Sends a signal by its name. Who has ended already needs none.
+pub(crate) fn signal(name: &str, pids: &[u32]) {
     let pids = pids.iter().map(u32::to_string);
-    let status = Command::new("kill").arg(name).args(pids).status();
-    assert!(status.expect("kill is there").success());
+    let _ = Command::new("kill").arg(name).args(pids).output().expect("kill is there");
 }

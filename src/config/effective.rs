@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::key::Key;
+use super::key::{Key, router_key};
 use super::model::{NodeName, RouterName};
 use super::tree::{Entry, Origin, Tree, Value};
 
@@ -13,7 +13,8 @@ pub(super) struct Found<'a> {
     pub(super) entry: &'a Entry,
 }
 
-/// The keys right below a path that are set, by name.
+/// The keys of a router that are set right below a path: no more than there are in [`key`](super::key),
+/// however much stands there beside them.
 #[derive(Debug)]
 struct Section<'a> {
     prefix: String,
@@ -23,8 +24,9 @@ struct Section<'a> {
 impl<'a> Section<'a> {
     fn new(tree: &'a Tree, prefix: String) -> Self {
         let set = tree.below(&prefix).filter(|(_, entry)| entry.value != Value::None);
-        let keys = set.filter_map(|(path, entry)| Some((path.strip_prefix(&prefix)?, entry)));
-        Self { keys: keys.collect(), prefix }
+        let named = set.filter_map(|(path, entry)| Some((path.strip_prefix(&prefix)?, entry)));
+        let keys = named.filter(|(name, _)| router_key(name).is_some()).collect();
+        Self { prefix, keys }
     }
 
     /// A node's own words on a router, and what holds for every node.
@@ -46,27 +48,25 @@ pub(super) struct View<'a> {
     node: &'a NodeName,
     default: [Section<'a>; 2],
     /// The router that was asked for last: its keys are asked for one after the other.
-    recent: RefCell<(String, [Section<'a>; 2])>,
+    recent: RefCell<Option<(String, [Section<'a>; 2])>>,
 }
 
 impl<'a> View<'a> {
     pub(super) fn new(tree: &'a Tree, node: &'a NodeName) -> Self {
-        let default = || Section::pair(tree, node, "default");
-        let recent = RefCell::new(("default".to_owned(), default()));
-        Self { tree, node, default: default(), recent }
+        let default = Section::pair(tree, node, "default");
+        Self { tree, node, default, recent: RefCell::default() }
     }
 
     /// The value of a key of a router, unless it is built in: of the node's own for this router,
     /// the node's own for all, the router's and that of all, the first that is set.
     pub(super) fn find(&self, router: &str, key: &Key) -> Option<Found<'a>> {
         let mut recent = self.recent.borrow_mut();
-        if recent.0 != router {
-            *recent = (router.to_owned(), Section::pair(self.tree, self.node, router));
-        }
-        let default = |section: &Section<'a>| section.find(key.name).filter(|_| key.in_default);
-        let own = recent.1.iter().map(|section| section.find(key.name));
-        let all = self.default.iter().map(default);
-        own.zip(all).find_map(|(own, all)| own.or(all))
+        let known = recent.take().filter(|(name, _)| name == router);
+        let sections = || (router.to_owned(), Section::pair(self.tree, self.node, router));
+        let (_, own) = recent.insert(known.unwrap_or_else(sections));
+        own.iter().zip(&self.default).find_map(|(own, all)| {
+            own.find(key.name).or_else(|| all.find(key.name).filter(|_| key.in_default))
+        })
     }
 
     /// Where a key of a router is best written: its own place.
@@ -150,7 +150,7 @@ pub fn effective(tree: &Tree, node: &NodeName) -> Vec<Shown> {
 
 /// Whether a router has `profile = "original"`.
 pub(super) fn is_original(view: &View<'_>, router: &str) -> bool {
-    super::key::router_key("profile")
+    router_key("profile")
         .and_then(|key| view.find(router, key))
         .is_some_and(|found| found.entry.value == Value::Text("original".to_owned()))
 }
@@ -163,4 +163,24 @@ fn display(value: &Value) -> String {
         Value::List(items) => items.join(","),
     };
     text.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_knows_is_not_searched_for_each_key() {
+        let known = ("/havip/virtual_router/default/priority".to_owned(), "7");
+        let strange = (0..1_000).map(|n| (format!("/havip/virtual_router/default/x{n}"), "1"));
+        let keys: Vec<(String, &str)> = strange.chain([known]).collect();
+        let keys = keys.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes(), 1));
+        let (tree, _) = Tree::from_flat("/havip/", keys);
+        let node = NodeName::new("gw1").unwrap();
+        let view = View::new(&tree, &node);
+        let kept = view.default.iter().map(|section| section.keys.len()).sum::<usize>();
+        assert_eq!(kept, 1);
+        let found = view.find("51", router_key("priority").unwrap()).unwrap();
+        assert_eq!(found.path, "virtual_router/default/priority");
+    }
 }

@@ -71,17 +71,8 @@ impl Bench {
             actions: Actions::default(),
             asked: Vec::new(),
         };
-        let link = Link {
-            index: ETH0,
-            name: IfName::new("eth0").unwrap(),
-            up: true,
-            running: true,
-            loopback: false,
-            mac: Some(Mac([2, 0, 0, 0, 0, 1])),
-            mtu: 1500,
-        };
         let addresses = addresses.iter().map(|(ip, len, local)| address(ip, *len, *local));
-        let snapshot = Snapshot { links: vec![link], addresses: addresses.collect() };
+        let snapshot = Snapshot { links: vec![link(ETH0)], addresses: addresses.collect() };
         bench.configure(routers);
         bench.timeout();
         assert_eq!(bench.actions.kernel, [Action::Dump]);
@@ -163,6 +154,19 @@ impl Bench {
     pub(crate) fn discarded(&self, name: &str) -> u64 {
         let ports = self.node.status(self.now).ports;
         ports.iter().filter_map(|port| port.discarded.get(name)).sum()
+    }
+}
+
+/// An interface that is well, called `eth0`.
+pub(crate) fn link(index: IfIndex) -> Link {
+    Link {
+        index,
+        name: IfName::new("eth0").unwrap(),
+        up: true,
+        running: true,
+        loopback: false,
+        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        mtu: 1500,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::kernel::{Address, Change, Errno, IFA_PROTO_HAVIP, Link, Op, Snapshot, Verb};
-use super::testing::{Bench, ETH0, address, advert, router};
+use super::kernel::{Address, Change, Errno, IFA_PROTO_HAVIP, Op, Snapshot, Verb};
+use super::testing::{Bench, ETH0, address, advert, link, router};
 use super::*;
 use crate::config::Router;
+use crate::wire::Family;
 use crate::wire::vrrp::RxMeta;
-use crate::wire::{Family, Mac};
 
 fn source_of(bench: &Bench) -> Option<String> {
     bench.router().source
@@ -140,18 +140,6 @@ fn size(bench: &Bench, of: &str) -> usize {
     bench.node.sizes().find(|(what, _)| *what == of).unwrap().1
 }
 
-fn link(index: IfIndex) -> Event<'static> {
-    Event::Kernel(Change::Link(Link {
-        index,
-        name: IfName::new("eth0").unwrap(),
-        up: true,
-        running: true,
-        loopback: false,
-        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
-        mtu: 1500,
-    }))
-}
-
 #[test]
 fn however_much_is_lost_during_a_dump_one_more_follows_it() {
     let mut bench = Bench::new(vec![router(51)]);
@@ -208,7 +196,7 @@ fn what_is_heard_of_a_link_after_its_end_is_not_kept() {
         bench.event(Event::Applied(vec![Ok(())]));
         let errno = Errno(19);
         bench.event(Event::SendFailed { index: gone, errno, count: 1, adverts: Vec::new() });
-        bench.event(link(IfIndex(number)));
+        bench.event(Event::Kernel(Change::Link(link(IfIndex(number)))));
         bench.settle();
         let own = Address { index: IfIndex(number), ..address("10.0.0.201", 24, false) };
         bench.event(Event::Kernel(Change::Address(own)));
@@ -229,7 +217,7 @@ fn what_went_and_came_back_around_a_dump_is_announced() {
     assert_eq!(bench.actions.kernel, [Action::Dump]);
     // Its loss was lost; a renewal brought it back after the dump was made.
     bench.event(Event::Kernel(Change::Address(vip)));
-    let Event::Kernel(Change::Link(eth0)) = link(ETH0) else { unreachable!() };
+    let eth0 = link(ETH0);
     let own = address("10.0.0.201", 24, false);
     bench.event(Event::Dumped(Ok(Snapshot { links: vec![eth0], addresses: vec![own] })));
     bench.timeout();
