@@ -27,7 +27,6 @@ use crate::node::{
 };
 use crate::wire::Family;
 use crate::wire::ip::parse_ipv4;
-use crate::wire::vrrp::RxMeta;
 
 /// Reads of one socket in one turn, of up to 32 packets each: beyond that, others have their turn.
 const READS_MAX: usize = 8;
@@ -281,13 +280,10 @@ impl Engine {
                 Ok(more) => *count += more,
             }
             for packet in batch.packets() {
-                let parsed = match (port.family, packet.destination, packet.hop_limit) {
+                let parsed = match port.family {
                     _ if packet.truncated => None,
-                    (Family::V4, ..) => parse_ipv4(packet.bytes).ok(),
-                    (Family::V6, Some(dst), Some(ttl)) => {
-                        Some((RxMeta { src: packet.source, dst, ttl }, packet.bytes))
-                    }
-                    (Family::V6, ..) => None,
+                    Family::V4 => parse_ipv4(packet.bytes).ok(),
+                    Family::V6 => packet.meta.map(|meta| (meta, packet.bytes)),
                 };
                 match parsed {
                     Some((meta, bytes)) => inbox.packet(port, meta, bytes),

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use super::sys::domain;
 use crate::wire::Family;
+use crate::wire::vrrp::RxMeta;
 
 /// Packets that one call reads at most.
 const MAX_RECEIVE: usize = 32;
@@ -21,7 +21,7 @@ const PACKET: usize = 4096;
 const SHORT: usize = 256;
 /// Bytes of ancillary data: hop limit (24 with its header) and packet information (40).
 const CONTROL: usize = 128;
-/// Bytes of a socket address: sockaddr_in6, the larger one.
+/// Bytes of an IPv6 socket address.
 const NAME: usize = size_of::<libc::sockaddr_in6>();
 
 /// Room for 32 packets, used again and again: 14 KiB on the heap, and 128 KiB of addresses for
@@ -54,12 +54,8 @@ struct Slot {
 pub struct Received<'a> {
     /// IPv4: the whole packet with its header. IPv6: what follows the header.
     pub bytes: &'a [u8],
-    /// From the IP header.
-    pub source: IpAddr,
-    /// IPv6: from the IP header. IPv4: `None`, it is in `bytes`.
-    pub destination: Option<IpAddr>,
-    /// IPv6: from the IP header. IPv4: `None`, it is in `bytes`.
-    pub hop_limit: Option<u8>,
+    /// IPv6: what the IP header says; the kernel always tells. IPv4: `None`, it is in `bytes`.
+    pub meta: Option<RxMeta>,
     /// The packet was longer than 4,096 bytes and its end is missing.
     pub truncated: bool,
 }
@@ -87,12 +83,11 @@ impl RecvBatch {
         }
     }
 
-    /// The packets of the last [`VrrpSocket::recv_batch`](super::VrrpSocket::recv_batch), in order of arrival. One whose source
-    /// the kernel did not tell, which it always does, is left out.
+    /// The packets of the last [`VrrpSocket::recv_batch`](super::VrrpSocket::recv_batch), in order of arrival.
     pub fn packets(&self) -> impl Iterator<Item = Received<'_>> {
         let filled = self.slots.get(..self.filled).unwrap_or_default();
         let both = filled.iter().zip(self.long.chunks_exact(PACKET));
-        both.filter_map(|(slot, long)| slot.received(long, self.family))
+        both.map(|(slot, long)| slot.received(long, self.family))
     }
 
     /// Whether more may wait: the last read found as many as it had room for.
@@ -118,16 +113,18 @@ impl RecvBatch {
             ]);
             // SAFETY: a plain C structure of integers and pointers, for which all zeroes hold.
             let message = message.write(unsafe { MaybeUninit::zeroed().assume_init() });
-            message.msg_hdr.msg_name = slot.name.as_mut_ptr().cast();
-            message.msg_hdr.msg_namelen = NAME as libc::socklen_t;
             message.msg_hdr.msg_iov = vector.as_mut_ptr();
             message.msg_hdr.msg_iovlen = vector.len() as _;
-            message.msg_hdr.msg_control = slot.control.as_mut_ptr().cast();
-            message.msg_hdr.msg_controllen = CONTROL as _;
+            if family == Family::V6 {
+                message.msg_hdr.msg_name = slot.name.as_mut_ptr().cast();
+                message.msg_hdr.msg_namelen = NAME as libc::socklen_t;
+                message.msg_hdr.msg_control = slot.control.as_mut_ptr().cast();
+                message.msg_hdr.msg_controllen = CONTROL as _;
+            }
         }
         let count = loop {
-            // SAFETY: the first `asked` headers are written, and point to a live name, control
-            // buffer and two packet buffers of the lengths that they give; no time-out.
+            // SAFETY: the first `asked` headers are written, and point to two live packet buffers,
+            // and some to a name and a control buffer, of the lengths that they give; no time-out.
             let result = unsafe {
                 libc::recvmmsg(
                     fd.as_raw_fd(),
@@ -177,33 +174,28 @@ impl Default for RecvBatch {
 }
 
 impl Slot {
-    fn received<'a>(&'a self, long: &'a [u8], family: Family) -> Option<Received<'a>> {
+    fn received<'a>(&'a self, long: &'a [u8], family: Family) -> Received<'a> {
         let bytes = if self.length > SHORT { long } else { &self.short };
-        let control = self.control.get(..self.control_length).unwrap_or_default();
-        let (destination, hop_limit) = match family {
-            Family::V4 => (None, None),
-            Family::V6 => control_messages(control),
+        let bytes = bytes.get(..self.length).unwrap_or_default();
+        let meta = match family {
+            Family::V4 => None,
+            Family::V6 => self.meta(),
         };
-        Some(Received {
-            bytes: bytes.get(..self.length).unwrap_or_default(),
-            source: source(family, &self.name)?,
-            destination: destination.map(IpAddr::V6),
-            hop_limit,
-            truncated: self.truncated,
-        })
+        Received { bytes, meta, truncated: self.truncated }
+    }
+
+    fn meta(&self) -> Option<RxMeta> {
+        let control = self.control.get(..self.control_length).unwrap_or_default();
+        let (dst, ttl) = control_messages(control);
+        Some(RxMeta { src: source(&self.name)?.into(), dst: dst?.into(), ttl: ttl? })
     }
 }
 
-/// The address in a sockaddr_in or sockaddr_in6.
-fn source(family: Family, name: &[u8; NAME]) -> Option<IpAddr> {
-    let found = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
-    if libc::c_int::from(found) != domain(family) {
-        return None;
-    }
-    Some(match family {
-        Family::V4 => IpAddr::from(<[u8; 4]>::try_from(name.get(4..8)?).ok()?),
-        Family::V6 => IpAddr::from(<[u8; 16]>::try_from(name.get(8..24)?).ok()?),
-    })
+/// The address in a sockaddr_in6.
+fn source(name: &[u8; NAME]) -> Option<Ipv6Addr> {
+    let family = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
+    let address = <[u8; 16]>::try_from(name.get(8..24)?).ok()?;
+    (libc::c_int::from(family) == libc::AF_INET6).then(|| address.into())
 }
 
 /// Destination and hop limit out of ancillary data. Laid out as the kernel does: struct cmsghdr is

@@ -3,20 +3,23 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Instant;
 use super::links::Place;
 use super::notice::{Mismatch, NotReady};
-use super::router::{Reason, Router, State};
+use super::router::{Heard, Reason, Router, State};
 use super::witness::Rival;
 use crate::config::{self, ChecksumMode};
-use crate::wire::vrrp::{AdvertSpec, Auth, SumForm, Version, max_addresses};
+use crate::wire::vrrp::{AdvertSpec, Auth, RxMeta, SumForm, Version, max_addresses};
 use crate::wire::{Family, IfIndex};
 
 /// Peers whose checksum form is remembered: more than ever share a VRID.
 const PEERS_MAX: usize = 16;
+/// Bytes of an advert that is remembered whole; those with more addresses are checked each time.
+const USUAL_MAX: usize = 256;
 
 /// A router's number in this process; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +85,26 @@ pub(super) struct Misconfigured {
     pub(super) mismatch: Mismatch,
     /// Until when its sender must be taken for active.
     pub(super) until: Instant,
+}
+
+/// The last accepted advert, if there was nothing to say about it: the next one is the same, as a
+/// rule, and then nothing about it has to be found out again.
+struct Usual {
+    meta: RxMeta,
+    bytes: Vec<u8>,
+    heard: Heard,
+}
+
+impl fmt::Debug for Usual {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { meta, bytes, heard } = self;
+        let length = bytes.len();
+        f.debug_struct("Usual")
+            .field("meta", meta)
+            .field("length", &length)
+            .field("heard", heard)
+            .finish()
+    }
 }
 
 /// What a router waits for.
@@ -152,6 +175,7 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     pub(super) reason: Option<Reason>,
     pub(super) heard: Option<LastHeard>,
+    usual: Option<Usual>,
     pub(super) misconfigured: Option<Misconfigured>,
     /// Who else said last that one of its addresses is his.
     pub(super) rival: Option<Rival>,
@@ -185,6 +209,7 @@ impl Entry {
             since: now,
             reason: None,
             heard: None,
+            usual: None,
             misconfigured: None,
             rival: None,
             sum_heard: None,
@@ -245,6 +270,51 @@ impl Entry {
     pub(super) fn forget_frames(&mut self) {
         self.frames.clear();
         self.farewell.clear();
+        self.usual = None;
+    }
+
+    /// Counts an advert that takes part in the election.
+    pub(super) const fn note_heard(&mut self, now: Instant, heard: Heard) {
+        self.counters.adverts_received += 1;
+        let Heard { src, priority, .. } = heard;
+        if priority == 0 {
+            self.counters.priority_zero_received += 1;
+        }
+        self.heard = Some(LastHeard { src, priority, at: now });
+    }
+
+    /// Remembers the advert just accepted if there was nothing to say about it, `plain`.
+    pub(super) fn note_usual(&mut self, plain: bool, meta: &RxMeta, bytes: &[u8], heard: Heard) {
+        if !plain || bytes.len() > USUAL_MAX {
+            self.usual = None;
+            return;
+        }
+        let mut kept = self.usual.take().map(|usual| usual.bytes).unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(bytes);
+        self.usual = Some(Usual { meta: *meta, bytes: kept, heard });
+    }
+
+    /// What an advert says that is, to the last bit, the one remembered.
+    pub(super) fn usual(&self, meta: &RxMeta, bytes: &[u8]) -> Option<Heard> {
+        let usual = self.usual.as_ref()?;
+        (usual.bytes == bytes && usual.meta == *meta).then_some(usual.heard)
+    }
+
+    #[cfg(test)]
+    pub(super) const fn remembers(&self) -> bool {
+        self.usual.is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_usual(&mut self) {
+        self.usual = None;
+    }
+
+    /// Whether every deadline may stay where it stands in the index.
+    pub(super) fn is_timed(&self) -> bool {
+        let (mut deadlines, mut timers) = (self.deadlines(), self.timers);
+        Timer::ALL.into_iter().all(|timer| stands(*deadlines.of(timer), *timers.of(timer)))
     }
 
     /// Packets made and kept.
@@ -306,6 +376,11 @@ impl Entry {
         }
         SumNoted { changed, mixed: auto && changed && self.sums.values().any(|form| *form != sum) }
     }
+}
+
+/// Whether a deadline may stay where it stands in the index.
+pub(super) fn stands(deadline: Option<Instant>, at: Option<Instant>) -> bool {
+    deadline == at || deadline.zip(at).is_some_and(|(deadline, at)| deadline > at)
 }
 
 /// What noting a checksum form showed.

@@ -125,8 +125,7 @@ impl Links {
 
     /// Where this address stands on a link, whatever its prefix length.
     pub(super) fn place_of(&self, index: IfIndex, ip: IpAddr) -> Option<Place> {
-        let all = (index, Prefix { ip, len: 0 })..=(index, Prefix { ip, len: u8::MAX });
-        self.addresses.range(all).next().map(|(place, _)| *place)
+        self.with_ip(index, ip).next().map(|(place, _)| *place)
     }
 
     pub(super) fn by_name(&self, name: &IfName) -> Option<&Link> {
@@ -168,12 +167,19 @@ impl Links {
         ip: &IpAddr,
         ours: impl Fn(&Address) -> bool,
     ) -> bool {
-        self.entries_of(index).any(|(_, address)| {
-            address.prefix.ip == *ip
-                && !ours(address)
-                && !address.tentative
-                && (ip.is_ipv6() || !address.secondary)
+        self.with_ip(index, *ip).any(|(_, (_, address))| {
+            !ours(address) && !address.tentative && (ip.is_ipv6() || !address.secondary)
         })
+    }
+
+    /// Those of a link with this address, of whatever prefix length.
+    fn with_ip(
+        &self,
+        index: IfIndex,
+        ip: IpAddr,
+    ) -> impl Iterator<Item = (&Place, &(u64, Address))> {
+        let all = (index, Prefix { ip, len: 0 })..=(index, Prefix { ip, len: u8::MAX });
+        self.addresses.range(all)
     }
 
     fn entries_of(&self, index: IfIndex) -> impl Iterator<Item = &(u64, Address)> {

@@ -321,7 +321,9 @@ impl Node {
         {
             let before = entry.state_name();
             entry.router.handle(now, local, input, &mut effects);
-            self.effects(now, id, before, &mut effects, out);
+            if !effects.is_empty() || !entry.is_timed() {
+                self.effects(now, id, before, &mut effects, out);
+            }
         }
         self.effects = effects;
     }
@@ -408,7 +410,7 @@ impl Node {
         let mut deadlines = entry.deadlines();
         for timer in Timer::ALL {
             let (new, old) = (*deadlines.of(timer), entry.timers.of(timer));
-            if new == *old || new.zip(*old).is_some_and(|(new, old)| new > old) {
+            if entry::stands(new, *old) {
                 continue;
             }
             if let Some(old) = *old {

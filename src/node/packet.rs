@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::entry::{LastHeard, Misconfigured, RouterId};
+use super::entry::{Misconfigured, RouterId};
 use super::notice::{Difference, Mismatch};
 use super::router::{Heard, Input};
 use super::{Actions, Instant, Node, Notice};
@@ -46,6 +46,10 @@ impl Node {
             entry.counters.own_packets += 1;
             return;
         }
+        if let Some(heard) = entry.usual(meta, bytes) {
+            entry.note_heard(now, heard);
+            return self.input(now, id, Input::Advert(heard), out);
+        }
         let config = entry.router.config().clone();
         if header.version != config.version {
             entry.counters.version_errors += 1;
@@ -72,7 +76,7 @@ impl Node {
                 return;
             }
         }
-        self.accepted(now, id, meta.src, &advert, out);
+        self.accepted(now, id, meta, bytes, &advert, out);
     }
 
     /// An advert that takes part in the election.
@@ -80,18 +84,17 @@ impl Node {
         &mut self,
         now: Instant,
         id: RouterId,
-        src: IpAddr,
+        meta: &RxMeta,
+        bytes: &[u8],
         advert: &Advert<'_>,
         out: &mut Actions,
     ) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let config = entry.router.config().clone();
         let name = &config.name;
-        entry.counters.adverts_received += 1;
-        if advert.priority == 0 {
-            entry.counters.priority_zero_received += 1;
-        }
-        entry.heard = Some(LastHeard { src, priority: advert.priority, at: now });
+        let src = meta.src;
+        let heard = Heard { src, priority: advert.priority, interval: advert.interval };
+        entry.note_heard(now, heard);
         let noted = advert.sum.map(|sum| entry.note_sum(src, sum)).unwrap_or_default();
         // What an active router would say at its end has another sum, too.
         out.states_changed |= noted.changed && entry.router.is_active();
@@ -107,13 +110,15 @@ impl Node {
         } else {
             None
         };
+        // A password is not compared as plain bytes are, nor kept.
+        let plain = what.is_none() && advert.auth == Auth::None;
+        entry.note_usual(plain, meta, bytes, heard);
         if let Some(what) = what {
             self.notice(now, Notice::Differs { router: name.clone(), src, what }, out);
         }
         if noted.mixed {
             self.notice(now, Notice::ChecksumForms { router: name.clone() }, out);
         }
-        let heard = Heard { src, priority: advert.priority, interval: advert.interval };
         self.input(now, id, Input::Advert(heard), out);
     }
 

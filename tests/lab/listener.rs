@@ -8,7 +8,7 @@ use havip::linux::{RecvBatch, VrrpSocket};
 use havip::node::kernel::Port;
 use havip::wire::Family;
 use havip::wire::ip::parse_ipv4;
-use havip::wire::vrrp::{Packet, RxMeta};
+use havip::wire::vrrp::Packet;
 
 use super::Host;
 
@@ -51,11 +51,9 @@ impl Listener {
     pub fn read(&mut self) {
         while self.socket.recv_batch(&mut self.batch).unwrap() > 0 {
             for packet in self.batch.packets() {
-                let (meta, bytes) = match (packet.destination, packet.hop_limit) {
-                    (Some(dst), Some(ttl)) => {
-                        (RxMeta { src: packet.source, dst, ttl }, packet.bytes)
-                    }
-                    _ => parse_ipv4(packet.bytes).unwrap(),
+                let (meta, bytes) = match packet.meta {
+                    Some(meta) => (meta, packet.bytes),
+                    None => parse_ipv4(packet.bytes).unwrap(),
                 };
                 let advert = Packet::new(bytes).unwrap().check(&meta).unwrap();
                 *self.heard.entry(advert.vrid.number()).or_default() += 1;

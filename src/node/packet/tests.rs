@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::{Prefix, Router};
 use crate::node::notice::Level;
@@ -33,6 +35,7 @@ fn peer_of(router: &Router) -> &'static str {
 fn backup(router: &Router) -> Bench {
     let mut bench = Bench::new(vec![router.clone()]);
     bench.packet(peer_of(router), &advert(router, peer_of(router), 200));
+    assert!(bench.node.entries.values().all(|entry| entry.remembers()));
     assert_eq!(bench.router().state, "backup");
     bench
 }
@@ -267,4 +270,92 @@ fn nothing_that_arrives_before_a_router_can_take_part_has_an_effect() {
     bench.packet(PEER, &advert(&router(51), PEER, 200));
     assert_eq!(bench.router().state, "initialize");
     assert_eq!(bench.actions.frame_count(), 0);
+}
+
+/// A password of eight bytes, as version 2 has them.
+const SECRET: [u8; 8] = *b"geheimnis".first_chunk().unwrap();
+
+#[test]
+fn an_advert_with_a_password_is_not_remembered() {
+    let auth_pass = Some(crate::config::Secret::new(String::from_utf8_lossy(&SECRET).into()));
+    let ours = Router { auth_pass, ..v2() };
+    let mut bench = Bench::new(vec![ours.clone()]);
+    let mut bytes = advert(&ours, PEER, 200);
+    bytes[4] = 1;
+    let end = bytes.len() - 8;
+    bytes[end..].copy_from_slice(&SECRET);
+    for count in 1..3 {
+        bench.packet(PEER, &summed(bytes.clone(), &ours));
+        assert_eq!(bench.router().counters.adverts_received, count);
+        assert!(bench.node.entries.values().all(|entry| !entry.remembers()));
+    }
+}
+
+/// One step of the property below.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// From which peer, priority, whether its list is another, whether the sum is of the message
+    /// alone, which byte is flipped, TTL.
+    Packet(u8, u8, bool, bool, Option<usize>, u8),
+    /// Takes up a configuration with these VIPs, or in another version.
+    Configure(u8, bool),
+    Pass(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let priority = prop_oneof![8 => Just(200u8), 1 => Just(0), 1 => Just(50), 1 => any::<u8>()];
+    let ttl = prop_oneof![9 => Just(255u8), 1 => Just(254)];
+    let rarely = || prop::bool::weighted(0.1);
+    let flip = prop::option::weighted(0.1, 0usize..12);
+    let packet = (prop_oneof![6 => Just(202u8), 1 => Just(203), 1 => Just(201)], priority);
+    prop_oneof![
+        12 => (packet, rarely(), rarely(), flip, ttl)
+            .prop_map(|((peer, p), list, sum, flip, ttl)| Step::Packet(peer, p, list, sum, flip, ttl)),
+        1 => (51u8..53, rarely()).prop_map(|(vip, old)| Step::Configure(vip, old)),
+        4 => (0u16..1500).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// To remember the last advert saves work and changes nothing.
+    #[test]
+    fn an_advert_that_is_remembered_has_the_effect_of_one_that_is_not(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut benches = [Bench::new(vec![router(51)]), Bench::new(vec![router(51)])];
+        for step in steps {
+            for (bench, remembers) in benches.iter_mut().zip([true, false]) {
+                if !remembers {
+                    bench.node.entries.values_mut().for_each(|entry| entry.forget_usual());
+                }
+                match step {
+                    Step::Packet(peer, priority, other_list, message, flip, ttl) => {
+                        let vip = if other_list { 99 } else { 51 };
+                        let sender = Router { vips: vec![Prefix::host([10, 0, 0, vip].into())], ..router(51) };
+                        let peer = format!("10.0.0.{peer}");
+                        let mut bytes = advert(&sender, &peer, priority);
+                        if message {
+                            bytes = summed(bytes, &sender);
+                        }
+                        if let Some(at) = flip {
+                            bytes[at] ^= 1;
+                        }
+                        bench.packet_with_ttl(&peer, &bytes, ttl);
+                    }
+                    Step::Configure(vip, old) => {
+                        let version = if old { Version::V2 } else { Version::V3 };
+                        let vips = vec![Prefix::host([10, 0, 0, vip].into())];
+                        bench.configure(vec![Router { version, vips, ..router(51) }]);
+                    }
+                    Step::Pass(ms) => bench.pass(Duration::from_millis(ms.into())),
+                }
+            }
+            let [one, other] = &benches;
+            prop_assert_eq!(format!("{:?}", one.actions), format!("{:?}", other.actions));
+            prop_assert_eq!(one.node.status(one.now), other.node.status(other.now));
+            prop_assert_eq!(one.node.next_deadline(), other.node.next_deadline());
+        }
+    }
 }
