@@ -3,10 +3,11 @@
 //!
 //!     cargo bench --bench routers -- [--routers 1,64,250,1000] [--interval 0.1] [--seconds 20]
 //!
-//! The two are joined by cables and not by a switch, whose work the kernel would charge to whoever
-//! sends; beyond 250 routers there are several interfaces. Both run the same program, so each one's
-//! cost includes what its peer makes of it. The first advert is shown as each program is by
-//! default, and for havip also without listening first. Needs root, and keepalived from
+//! The two are joined by cables and not by a switch, and each has a processor of its own, which
+//! takes up what arrives for it: else the kernel would charge that work to whoever sends. Beyond
+//! 250 routers there are several interfaces. Both run the same program, so each one's cost includes
+//! what its peer makes of it. The first advert is shown as each program is by default, and for
+//! havip also without listening first. Needs root, two processors, and keepalived from
 //! `tests/lab/fetch`. Prints a table in Markdown.
 
 #[path = "measure/gateway.rs"]
@@ -15,6 +16,7 @@ mod gateway;
 mod lab;
 mod measure;
 
+use std::process::Command;
 use std::time::Duration;
 
 use gateway::{Gateway, PER_INTERFACE, Work, has_keepalived, vips};
@@ -37,7 +39,32 @@ fn pair(routers: usize) -> (Lan, Host, Host) {
     let (a, b) = (lan.host(), lan.host());
     let cables = u8::try_from(routers.div_ceil(PER_INTERFACE)).expect("--routers: not that many");
     lan.join(&a, &b, cables);
+    takes_up(&a, 0);
+    takes_up(&b, 1);
     (lan, a, b)
+}
+
+/// Has one processor take up what arrives at a host (receive packet steering).
+fn takes_up(host: &Host, processor: usize) {
+    let script = format!(
+        "mount -t sysfs sysfs /sys; for queue in /sys/class/net/eth*/queues/rx-0; do \
+         echo {:x} > $queue/rps_cpus; done",
+        1 << processor
+    );
+    let mut steer = Command::new("unshare");
+    steer.args(["--mount", "sh", "-ec", &script]);
+    let done = host.within(|| steer.status()).is_ok_and(|status| status.success());
+    assert!(done, "unshare (of util-linux) cannot say which processor takes up what arrives");
+}
+
+/// Keeps processes on one processor.
+fn keep_on(processor: usize, processes: &[u32]) {
+    for pid in processes {
+        let mut pin = Command::new("taskset");
+        pin.args(["-a", "-cp", &processor.to_string(), &pid.to_string()]);
+        let pinned = pin.output().is_ok_and(|output| output.status.success());
+        assert!(pinned, "taskset (of util-linux) cannot pin a process");
+    }
 }
 
 /// Starts one and waits for all of its VIPs; when its first advert came and its last VIP was there.
@@ -65,6 +92,7 @@ fn measure(keepalived: bool, routers: usize, interval: &str, seconds: u64) -> Ro
     pass(Duration::from_secs(6));
     assert_eq!(vips(&b), 0, "one active gateway");
     let processes = [active.processes(), backup.processes()];
+    processes.iter().enumerate().for_each(|(processor, of)| keep_on(processor, of));
     let before = processes.clone().map(|pids| cpu(&pids));
     pass(Duration::from_secs(seconds));
     let after = processes.clone().map(|pids| cpu(&pids));
