@@ -1,14 +1,15 @@
 //! From the end of an active gateway to its successor's first advert, havip and keepalived one
 //! after the other in one run.
 //!
-//!     cargo bench --bench failover -- [--intervals 1,0.1,0.01] [--runs 10]
+//!     cargo bench --bench failover -- [--intervals 1,0.1,0.01] [--runs 5]
 //!
 //! An end is a `kill -9` of the process that speaks VRRP (havip has a guard beside it, keepalived
 //! a parent that starts another, which may speak first), one of every process at once, a SIGTERM,
 //! or a cut cable. What the protocol itself costs, from the last advert that the successor heard
 //! until it may take over (Active_Down_Interval, or Skew_Time after a farewell), is shown beside.
-//! Runs during which the machine itself stood still for more than 5 ms are left out and counted.
-//! Needs root, and keepalived from `tests/lab/fetch`. Prints a table in Markdown.
+//! Runs during which the machine itself stood still for more than 5 ms and a twentieth of the
+//! interval are left out and counted. Needs root, and keepalived from `tests/lab/fetch`. Prints a
+//! table in Markdown.
 
 #[path = "measure/gateway.rs"]
 mod gateway;
@@ -29,8 +30,13 @@ use measure::table::Table;
 use measure::{Arguments, Stalls, apart, median, ms, worst};
 
 const PRIORITIES: [u8; 2] = [200, 100];
-/// Longer than this, and the machine is what is measured.
+/// Longer than this and this part of the interval, and the machine is what is measured.
 const STALL: Duration = Duration::from_millis(5);
+const STALL_PART: f64 = 1.0 / 20.0;
+/// Adverts heard before the end: long enough for the backup, and, as far as that does not take too
+/// long, for the announcements after a start.
+const HEARD: (usize, usize) = (5, 20);
+const SETTLED: Duration = Duration::from_secs(6);
 
 #[derive(Clone, Copy, PartialEq)]
 enum End {
@@ -69,8 +75,9 @@ fn once(keepalived: bool, interval: &str, end: End, outcome: &mut Outcome) {
     let active = start(0, &a);
     wait("the first is active", || vips(&a) == 1);
     let backup = start(1, &b);
-    // Long enough for the other to have heard it, and for its announcements.
-    let many = capture.all().len() + 20;
+    let length: f64 = interval.parse().expect("--intervals: numbers");
+    let settled = (SETTLED.as_secs_f64() / length) as usize;
+    let many = capture.all().len() + settled.clamp(HEARD.0, HEARD.1);
     wait("it advertises", || capture.all().len() >= many);
     wait("one is active", || vips(&b) == 0);
     let stalls = Stalls::watch();
@@ -103,8 +110,8 @@ fn once(keepalived: bool, interval: &str, end: End, outcome: &mut Outcome) {
     if speaker == macs[1] {
         wait("it announces its VIP", || capture.has_claim(macs[1], &vip(1)));
     }
-    let limit = limit(&capture, macs[0], first, interval.parse().expect("--intervals: numbers"));
-    if stalls.longest() > STALL {
+    let limit = limit(&capture, macs[0], first, length);
+    if stalls.longest() > STALL.max(Duration::from_secs_f64(length * STALL_PART)) {
         outcome.stalled += 1;
     } else {
         outcome.gaps.push(ms(ended_at, first));
@@ -140,7 +147,7 @@ fn limit(capture: &Capture, active: Mac, first: Instant, interval: f64) -> Insta
 
 fn main() {
     let arguments = Arguments::read();
-    let runs = arguments.value("--runs", "10").parse().expect("--runs: a number");
+    let runs = arguments.value("--runs", "5").parse().expect("--runs: a number");
     if !has_keepalived() {
         return;
     }

@@ -1,7 +1,7 @@
 //! How late adverts leave, on an idle machine and on one whose processors and disk are busy, havip
 //! and keepalived one after the other in one run.
 //!
-//!     cargo bench --bench lateness -- [--routers 1,64] [--intervals 0.1,0.01] [--seconds 30]
+//!     cargo bench --bench lateness -- [--routers 1,64] [--intervals 0.1,0.01] [--seconds 20]
 //!
 //! An advert is late by what the time since the one before it is beyond the interval, as a host at
 //! the other end of the cable sees it. The longest time for which the machine ran nothing, at any
@@ -79,7 +79,7 @@ fn measure(
 
 fn main() {
     let arguments = Arguments::read();
-    let seconds = arguments.value("--seconds", "30").parse().expect("--seconds: a number");
+    let seconds = arguments.value("--seconds", "20").parse().expect("--seconds: a number");
     if !has_keepalived() {
         return;
     }

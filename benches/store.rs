@@ -5,7 +5,8 @@
 //!
 //! 64 routers at 100 ms. Needs root, and etcd from `tests/lab/fetch`. Prints a table in Markdown:
 //! changes that were made, events that reached the node and readings it made, its CPU, its memory
-//! (PSS), and the longest gap between two adverts of one router, as the host beside it saw them.
+//! (PSS), the longest gap between two adverts of one router, as the host beside it saw them, and
+//! the longest time for which the machine ran nothing at any priority.
 
 #[path = "../tests/lab/cluster/mod.rs"]
 mod cluster;
@@ -36,7 +37,7 @@ use havip::wire::ip::parse_ipv4;
 use havip::wire::vrrp::Packet;
 use lab::{Daemon, Host, Lan, wait};
 use measure::table::Table;
-use measure::{Arguments, cpu, memory, pass};
+use measure::{Arguments, Stalls, cpu, memory, pass};
 
 const ROUTERS: usize = 64;
 
@@ -199,10 +200,12 @@ impl Site<'_> {
         let before = (self.count("events"), self.count("readings"));
         let processes = [self.daemon.pid()];
         let gaps = Gaps::on(self.neighbour);
+        let stalls = Stalls::watch();
         let began = cpu(&processes);
         let made = change(self.cluster, rate, self.seconds, of);
         let used = cpu(&processes) - began;
         let worst = gaps.end();
+        let stall = stalls.longest();
         let minutes = self.seconds as f64 / 60.0;
         let read = (self.count("events") - before.0, self.count("readings") - before.1);
         self.table.row(&[
@@ -214,6 +217,7 @@ impl Site<'_> {
             format!("{:.2}", used as f64 / 1e9 / minutes),
             format!("{:.2}", memory(&processes)),
             format!("{:.1}", worst.as_secs_f64() * 1e3),
+            format!("{:.1}", stall.as_secs_f64() * 1e3),
         ]);
     }
 }
@@ -252,6 +256,7 @@ fn main() {
         "CPU, s a minute",
         "PSS, MiB",
         "longest gap, ms",
+        "longest stall of the machine, ms",
     ];
     let table = Table::new("store", &columns);
     let mut site =

@@ -205,7 +205,11 @@ impl Site {
     pub(crate) fn is_calm(&mut self) {
         assert_eq!(self.counts("master_transitions"), self.transitions, "a transition");
         assert_eq!(self.counts("priority_zero_sent"), [0; 2]);
-        self.listener.read();
+        // It may have looked for less than an interval so far.
+        wait("someone advertises", || {
+            self.listener.read();
+            !self.listener.sources.is_empty()
+        });
         assert_eq!(self.listener.farewells, 0);
         assert_eq!(self.listener.sources.len(), 1, "{:?}", self.listener.sources);
         wait("both have what the store has", || self.agrees());
