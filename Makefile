@@ -40,7 +40,7 @@ fuzz: ## every parser for FUZZ_SECONDS=300 each
 	@.ci/setup build
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
-bench: ## everything beside keepalived, and a busy etcd: tables in target/bench, in an hour; as root
+bench: ## everything beside keepalived, and a busy etcd: tables in target/bench, in two hours; as root
 	@.ci/setup test
 	@tests/lab/fetch keepalived
 	@for name in $(BENCHES); do cargo bench --locked --bench $$name || exit; done

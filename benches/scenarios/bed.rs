@@ -118,12 +118,10 @@ impl Setup {
     }
 }
 
-/// A signal to all that belongs to a gateway.
+/// A signal to all that belongs to a gateway, at once: a daemon that goes on before its guard takes
+/// that one for dead and starts another.
 pub(crate) fn signal(gateway: &Gateway, name: &str) {
-    for pid in gateway.processes() {
-        let status = Command::new("kill").args([name, &pid.to_string()]).status();
-        assert!(status.is_ok_and(|status| status.success()), "kill {name} {pid}");
-    }
+    crate::gateway::signal(name, &gateway.processes());
 }
 
 /// Addresses that went from a host.
