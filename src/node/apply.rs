@@ -20,6 +20,8 @@ use crate::wire::vrrp::{Centis, active_down_interval};
 const LIFETIME_MIN: u32 = 4;
 /// Renewals a second that are worth it: each wakes every listener for addresses on the box.
 const RENEWALS_PER_SECOND: u64 = 100;
+/// Renewals go this much early with an advert, at most.
+const RENEW_EARLY: Duration = Duration::from_millis(100);
 
 impl Node {
     /// Runs `config` from now on.
@@ -247,6 +249,18 @@ impl Node {
         for place in &entry.places {
             self.claims.renew(*place);
         }
+    }
+
+    /// Renews what would be due soon, as this router has just been woken: one wake-up less.
+    pub(super) fn renew_early(&mut self, now: Instant, id: RouterId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.renew_at.is_none_or(|at| at > now + RENEW_EARLY) {
+            return;
+        }
+        if let Some(at) = entry.timers.of(Timer::Renew).take() {
+            self.timers.remove(&(at, Timer::Renew, id));
+        }
+        self.renew(now, id);
     }
 
     /// Looks at every router again.

@@ -279,6 +279,7 @@ impl Node {
                 Timer::Router => {
                     fired += 1;
                     self.input(now, id, Input::Timeout, out);
+                    self.renew_early(now, id);
                 }
                 Timer::Renew => self.renew(now, id),
                 Timer::Look => {

@@ -7,7 +7,7 @@ use super::testing::{Bench, ETH0, address, advert, link, router};
 use super::*;
 use crate::config::Router;
 use crate::wire::Family;
-use crate::wire::vrrp::RxMeta;
+use crate::wire::vrrp::{Centis, RxMeta};
 
 fn source_of(bench: &Bench) -> Option<String> {
     bench.router().source
@@ -104,6 +104,28 @@ fn in_the_steady_state_nothing_is_asked_of_the_kernel_but_renewals() {
     );
     let addresses: BTreeSet<_> = bench.asked.iter().map(|op| op.prefix).collect();
     assert_eq!(addresses.len(), 1);
+}
+
+#[test]
+fn a_renewal_goes_with_an_advert() {
+    for interval in [Centis(1), Centis(10)] {
+        let mut bench = Bench::new(vec![Router { advert_interval: interval, ..router(51) }]);
+        bench.pass(Duration::from_secs(10));
+        let end = bench.now + Duration::from_secs(10);
+        let (mut renewals, mut turns) = (0, 0);
+        while let Some(at) = bench.node.next_deadline().filter(|at| *at <= end) {
+            // More or less late, as a machine is: adverts keep their cadence, renewals do not.
+            turns += 1;
+            bench.now = bench.now.max(at) + Duration::from_micros(turns * 700 % 2000);
+            bench.timeout();
+            if bench.actions.kernel.iter().any(|action| matches!(action, Action::Apply(_))) {
+                assert!(adverts(&bench).len() == 1, "it wakes the router by itself");
+                renewals += 1;
+            }
+            bench.settle();
+        }
+        assert!((9..=12).contains(&renewals), "{renewals}");
+    }
 }
 
 #[test]
