@@ -39,7 +39,7 @@ use lab::asker::Asker;
 use lab::capture::{Capture, What};
 use lab::{Host, Lan, index_of, ip, wait};
 use measure::table::Table;
-use measure::{Arguments, Stalls, apart, pass, quantile};
+use measure::{Arguments, Over, Stalls, apart, pass, quantile};
 
 const PRIORITIES: [u8; 2] = [200, 100];
 /// Longer than this, and the machine is what is measured.
@@ -197,9 +197,8 @@ fn asked<T>(asker: &Asker, of: Mac, body: impl FnOnce() -> T) -> T {
                 std::thread::park_timeout(STEP);
             }
         });
-        let result = body();
-        is_over.store(true, Ordering::Relaxed);
-        result
+        let _over = Over(&is_over);
+        body()
     })
 }
 

@@ -6,7 +6,8 @@
 //! The two are joined by cables and not by a switch, and each has a processor of its own, which
 //! takes up what arrives for it: else the kernel would charge that work to whoever sends. Beyond
 //! 250 routers there are several interfaces. Both run the same program, so each one's cost includes
-//! what its peer makes of it. The first advert is shown as each program is by default, and for
+//! what its peer makes of it. A pair that a stall at its start has made both active is left out,
+//! told of, and started anew. The first advert is shown as each program is by default, and for
 //! havip also without listening first. Needs root, two processors, and keepalived from
 //! `tests/lab/fetch`. Prints a table in Markdown.
 
@@ -25,7 +26,7 @@ use havip::node::Instant;
 use lab::capture::Capture;
 use lab::{Host, Lan, wait};
 use measure::table::Table;
-use measure::{Arguments, apart, cpu, memory, ms, pass};
+use measure::{Arguments, apart, cpu, memory, ms, pass, pin};
 
 /// Pairs that are started to have one with an active gateway and a backup.
 const TRIES: usize = 3;
@@ -60,16 +61,6 @@ fn takes_up(host: &Host, processor: usize) {
     assert!(done, "unshare (of util-linux) cannot say which processor takes up what arrives");
 }
 
-/// Keeps processes on one processor.
-fn keep_on(processor: usize, processes: &[u32]) {
-    for pid in processes {
-        let mut pin = Command::new("taskset");
-        pin.args(["-a", "-cp", &processor.to_string(), &pid.to_string()]);
-        let pinned = pin.output().is_ok_and(|output| output.status.success());
-        assert!(pinned, "taskset (of util-linux) cannot pin a process");
-    }
-}
-
 /// Starts one and waits for all of its VIPs; when its first advert came and its last VIP was there.
 fn start(keepalived: bool, [a, b]: [&Host; 2], work: &Work<'_>) -> (Gateway, f64, f64) {
     let capture = Capture::on(b);
@@ -99,7 +90,9 @@ fn measure(keepalived: bool, routers: usize, interval: &str, seconds: u64) -> Op
         return None;
     }
     let processes = [active.processes(), backup.processes()];
-    processes.iter().enumerate().for_each(|(processor, of)| keep_on(processor, of));
+    for (processor, of) in processes.iter().enumerate() {
+        of.iter().for_each(|pid| pin("-acp", processor, pid.to_string()));
+    }
     let before = processes.clone().map(|pids| cpu(&pids));
     pass(Duration::from_secs(seconds));
     let after = processes.clone().map(|pids| cpu(&pids));

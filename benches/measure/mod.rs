@@ -7,6 +7,7 @@ pub(crate) mod picture;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 use std::sync::Arc;
@@ -71,6 +72,24 @@ pub(crate) fn apart<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Tells those who look at it that it is over, at the latest when it goes: whoever waits for them
+/// does not wait for ever after a panic.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Keeps a thread, or with `"-acp"` for `how` all of a process, on one processor.
+pub(crate) fn pin(how: &str, processor: usize, id: impl AsRef<OsStr>) {
+    let mut pin = Command::new("taskset");
+    pin.arg(how).arg(processor.to_string()).arg(id);
+    let pinned = pin.output().is_ok_and(|output| output.status.success());
+    assert!(pinned, "taskset (of util-linux) cannot pin a thread");
+}
+
 /// The value below which this part of them lies, 0 to 1.
 pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
     let mut values = values.to_vec();
@@ -122,11 +141,7 @@ impl Stalls {
 
     fn look(processor: usize, ends: &AtomicBool) -> Vec<Stall> {
         let thread = fs::read_link("/proc/thread-self").expect("/proc is mounted");
-        let thread = thread.file_name().expect("PID/task/TID").to_owned();
-        let mut pin = Command::new("taskset");
-        pin.arg("-cp").arg(processor.to_string()).arg(thread);
-        let pinned = pin.output().is_ok_and(|output| output.status.success());
-        assert!(pinned, "taskset (of util-linux) cannot pin a thread");
+        pin("-cp", processor, thread.file_name().expect("PID/task/TID"));
         let _ = rt::realtime(90);
         let mut stalls = Vec::new();
         while !ends.load(Ordering::Relaxed) {

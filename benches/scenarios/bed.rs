@@ -17,6 +17,7 @@ use crate::gateway::Gateway;
 use crate::lab::capture::{Capture, Seen, What};
 use crate::lab::peer::Keepalived;
 use crate::lab::{Host, Lan, ip, wait};
+use crate::measure::Over;
 
 /// The VIP of most scenarios, and of the one over IPv6.
 pub(crate) const VIP: &str = "192.0.2.100";
@@ -268,8 +269,9 @@ impl Bed {
         let (result, held, dark) = std::thread::scope(|scope| {
             let held = scope.spawn(|| watch(&mut requests, vip, &ends));
             let dark = scope.spawn(|| pinger.as_ref().map(|pinger| unanswered(pinger, &ends)));
+            let over = Over(&ends);
             let result = disturb(self);
-            ends.store(true, Ordering::Relaxed);
+            drop(over);
             (result, held.join().expect("it says why"), dark.join().expect("it says why"))
         });
         let end = clock::now();

@@ -13,8 +13,8 @@ pub(super) struct Found<'a> {
     pub(super) entry: &'a Entry,
 }
 
-/// The keys of a router that are set right below a path: no more than there are in [`key`](super::key),
-/// however much stands there beside them.
+/// The keys of a router that are set right below a path: no more than there are in
+/// [`key`](super::key), however much stands there beside them.
 #[derive(Debug)]
 struct Section<'a> {
     prefix: String,

@@ -83,7 +83,8 @@ impl RecvBatch {
         }
     }
 
-    /// The packets of the last [`VrrpSocket::recv_batch`](super::VrrpSocket::recv_batch), in order of arrival.
+    /// The packets of the last [`VrrpSocket::recv_batch`](super::VrrpSocket::recv_batch), in order
+    /// of arrival.
     pub fn packets(&self) -> impl Iterator<Item = Received<'_>> {
         let filled = self.slots.get(..self.filled).unwrap_or_default();
         let both = filled.iter().zip(self.long.chunks_exact(PACKET));

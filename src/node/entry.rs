@@ -95,6 +95,7 @@ struct Usual {
     heard: Heard,
 }
 
+// An advert may say that it has no password and still end in one.
 impl fmt::Debug for Usual {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { meta, bytes, heard } = self;

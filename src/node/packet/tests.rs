@@ -310,7 +310,9 @@ fn step() -> impl Strategy<Value = Step> {
     let packet = (prop_oneof![6 => Just(202u8), 1 => Just(203), 1 => Just(201)], priority);
     prop_oneof![
         12 => (packet, rarely(), rarely(), flip, ttl)
-            .prop_map(|((peer, p), list, sum, flip, ttl)| Step::Packet(peer, p, list, sum, flip, ttl)),
+            .prop_map(|((peer, priority), list, sum, flip, ttl)| {
+                Step::Packet(peer, priority, list, sum, flip, ttl)
+            }),
         1 => (51u8..53, rarely()).prop_map(|(vip, old)| Step::Configure(vip, old)),
         4 => (0u16..1500).prop_map(Step::Pass),
     ]
@@ -332,8 +334,8 @@ proptest! {
                 }
                 match step {
                     Step::Packet(peer, priority, other_list, message, flip, ttl) => {
-                        let vip = if other_list { 99 } else { 51 };
-                        let sender = Router { vips: vec![Prefix::host([10, 0, 0, vip].into())], ..router(51) };
+                        let vip = [10, 0, 0, if other_list { 99 } else { 51 }];
+                        let sender = Router { vips: vec![Prefix::host(vip.into())], ..router(51) };
                         let peer = format!("10.0.0.{peer}");
                         let mut bytes = advert(&sender, &peer, priority);
                         if message {
