@@ -7,10 +7,13 @@
 //! takes up what arrives for it: else the kernel would charge that work to whoever sends. Beyond
 //! 250 routers there are several interfaces. Both run the same program, so each one's cost includes
 //! what its peer makes of it. A pair that a stall at its start has made both active is left out,
-//! told of, and started anew. The first advert is shown as each program is by default, and for
-//! havip also without listening first. Needs root, two processors, and keepalived from
-//! `tests/lab/fetch`. Prints a table in Markdown.
+//! told of, and started anew. Beside them, what two threads take that do nothing but send and read
+//! as many adverts: less is not to be had from sockets. The first advert is shown as each program is
+//! by default, and for havip also without listening first. Needs root, two processors, and
+//! keepalived from `tests/lab/fetch`. Prints a table in Markdown.
 
+#[path = "measure/bare.rs"]
+mod bare;
 #[path = "measure/gateway.rs"]
 mod gateway;
 #[path = "../tests/lab/mod.rs"]
@@ -20,6 +23,7 @@ mod measure;
 use std::process::Command;
 use std::time::Duration;
 
+use bare::bare;
 use gateway::{Gateway, PER_INTERFACE, Work, has_keepalived, vips};
 use havip::linux::clock;
 use havip::node::Instant;
@@ -117,25 +121,30 @@ fn main() {
         return;
     }
     let head = format!("routers, every {interval} s");
-    let mut table = Table::new("routers", &[&head, "", "havip", "keepalived", "ratio"]);
+    let columns = [&head, "", "havip", "keepalived", "ratio", "adverts alone"];
+    let mut table = Table::new("routers", &columns);
     for routers in arguments.value("--routers", "1,64,250,1000").split(',') {
         let count: usize = routers.parse().expect("--routers: numbers with commas");
         let once = |k| apart(|| measure(k, count, interval, seconds));
         let [ours, theirs] = [false, true]
             .map(|k| (0..TRIES).find_map(|_| once(k)).expect("one active gateway, at last"));
         let without = apart(|| at_once(count, interval));
-        for (what, a, b) in [
-            ("CPU of the active, s a minute", ours.cpu[0], theirs.cpu[0]),
-            ("CPU of the backup, s a minute", ours.cpu[1], theirs.cpu[1]),
-            ("memory of the active (PSS), MiB", ours.memory[0], theirs.memory[0]),
-            ("memory of the backup (PSS), MiB", ours.memory[1], theirs.memory[1]),
-            ("start to the first advert, ms", ours.first_ms, theirs.first_ms),
-            ("the same with listen_first = 0", without, theirs.first_ms),
-            ("start to the last VIP, ms", ours.last_ms, theirs.last_ms),
+        let [sending, reading] = apart(|| {
+            let (_lan, a, b) = pair(count);
+            bare([&a, &b], count, interval, seconds).map(|cpu| format!("{cpu:.2}"))
+        });
+        for (what, a, b, alone) in [
+            ("CPU of the active, s a minute", ours.cpu[0], theirs.cpu[0], &*sending),
+            ("CPU of the backup, s a minute", ours.cpu[1], theirs.cpu[1], &reading),
+            ("memory of the active (PSS), MiB", ours.memory[0], theirs.memory[0], "-"),
+            ("memory of the backup (PSS), MiB", ours.memory[1], theirs.memory[1], "-"),
+            ("start to the first advert, ms", ours.first_ms, theirs.first_ms, "-"),
+            ("the same with listen_first = 0", without, theirs.first_ms, "-"),
+            ("start to the last VIP, ms", ours.last_ms, theirs.last_ms, "-"),
         ] {
             let cells = [a, b, a / b].map(|value| format!("{value:.2}"));
             let [a, b, ratio] = &cells;
-            table.row(&[routers, what, a, b, ratio]);
+            table.row(&[routers, what, a, b, ratio, alone]);
         }
     }
 }

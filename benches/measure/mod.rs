@@ -124,6 +124,12 @@ pub(crate) struct Stalls {
     threads: Vec<JoinHandle<Vec<Stall>>>,
 }
 
+/// The same for the calling thread.
+pub(crate) fn pin_this_thread(processor: usize) {
+    let thread = fs::read_link("/proc/thread-self").expect("/proc is mounted");
+    pin("-cp", processor, thread.file_name().expect("PID/task/TID"));
+}
+
 impl Stalls {
     const STEP: Duration = Duration::from_millis(1);
     /// Shorter ones are no stalls.
@@ -140,8 +146,7 @@ impl Stalls {
     }
 
     fn look(processor: usize, ends: &AtomicBool) -> Vec<Stall> {
-        let thread = fs::read_link("/proc/thread-self").expect("/proc is mounted");
-        pin("-cp", processor, thread.file_name().expect("PID/task/TID"));
+        pin_this_thread(processor);
         let _ = rt::realtime(90);
         let mut stalls = Vec::new();
         while !ends.load(Ordering::Relaxed) {

@@ -44,8 +44,10 @@ const DRAINS_MAX: usize = 4;
 /// neighbour sends the adverts of many routers in one burst, and reading each by itself costs both
 /// sides a wake-up a packet. Packets that come alone wait for nothing, and no deadline is missed.
 const REST: Duration = Duration::from_millis(1);
-/// So many at once are a burst, and so will be the next ones.
-const BURST: usize = 8;
+/// So often, then it is tried without: many a network card or kernel hands a burst over as a whole.
+const RESTS: u32 = 128;
+/// As many wake-ups for packets, each soon after the one before, and they come one after the other.
+const TRICKLE: u32 = 3;
 /// Longest wait while jobs found no room.
 const JOBS_RETRY: Duration = Duration::from_millis(10);
 
@@ -122,9 +124,11 @@ struct Engine {
     states_unsent: bool,
     /// When the poller returned.
     woke_at: Instant,
-    /// When it last did so for packets, and whether those were many or soon after others.
+    /// When it last did so for packets, and how often in a row that was soon after the time before.
     packets_at: Instant,
-    in_burst: bool,
+    soon: u32,
+    /// How often to let more of them come.
+    rests: u32,
 }
 
 /// Runs until everything is given up after a `Shutdown`.
@@ -164,7 +168,8 @@ impl Engine {
             states_unsent: false,
             woke_at: clock::now(),
             packets_at: Instant::ZERO,
-            in_burst: false,
+            soon: 0,
+            rests: 0,
         })
     }
 
@@ -193,10 +198,11 @@ impl Engine {
         let at_once = (!self.failed.is_empty()).then_some(Instant::ZERO);
         let deadline = deadline.into_iter().chain(retry).chain(at_once).min();
         self.poll(deadline)?;
-        if self.in_burst
+        if self.rests > 0
             && self.ready.iter().any(|key| *key >= FIRST_SOCKET)
             && deadline.is_none_or(|deadline| deadline > self.woke_at + REST * 2)
         {
+            self.rests -= 1;
             #[expect(clippy::disallowed_methods, reason = "nothing is due before it ends")]
             std::thread::sleep(REST);
             self.poll(Some(Instant::ZERO))?;
@@ -232,7 +238,11 @@ impl Engine {
             };
         }
         if packets > 0 {
-            self.in_burst = packets >= BURST || self.woke_at.since(self.packets_at) < REST;
+            let is_soon = self.woke_at.since(self.packets_at) < REST;
+            self.soon = if is_soon { self.soon + 1 } else { 0 };
+            if self.soon >= TRICKLE {
+                (self.soon, self.rests) = (0, RESTS);
+            }
             self.packets_at = self.woke_at;
         }
         self.ready = ready;
