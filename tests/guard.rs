@@ -13,10 +13,11 @@ use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use havip::config::Prefix;
 use havip::linux::netlink::Requests;
-use havip::linux::netns;
+use havip::linux::{clock, netns};
 use havip::node::kernel::{Op, Verb};
 use havip::wire::Family;
 use lab::listener::Listener;
@@ -318,6 +319,17 @@ isolated! {
         let a = lan.host();
         let daemon = a.daemon(&one(&a, 100, ""));
         daemon.wait_for("active");
+        for least in [100, 200, 400].map(Duration::from_millis) {
+            let guard = guard_of(&daemon);
+            let before = clock::now();
+            signal("-KILL", &guard.to_string());
+            wait("another one runs", || {
+                let guard_now = daemon.status()["guard"].clone();
+                guard_now["state"] == "running" && guard_now["pid"] != guard
+            });
+            let pause = clock::now().since(before);
+            assert!(pause >= least, "another one ran after {pause:?}, and not {least:?}");
+        }
         let run_dir = daemon.socket.parent().unwrap().to_owned();
         let check = || {
             let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
@@ -482,6 +494,32 @@ isolated! {
         assert_eq!(listener.resigned.keys().collect::<Vec<_>>(), [&52]);
         wait("the VIP is gone", || !a.has("198.51.100.9"));
         wait("it says so", || daemon.log().contains("1 adverts with priority 0 sent, 1 address"));
+    }
+}
+
+isolated! {
+    fn a_packet_that_cannot_go_keeps_none_of_the_others_back() {
+        let mut lan = Lan::new();
+        let (a, c) = (lan.host(), lan.host());
+        let many: Vec<String> = (1..=200).map(|n| format!("\"198.51.100.{n}\"")).collect();
+        let keys = |vrid: u8, vips: &str| format!("vrid = {vrid}\nvips = [{vips}]\n{FOR_EVER}");
+        let mut daemon = a.daemon(&routers(&a, &[
+            ("a51".into(), keys(51, &many.join(", "))),
+            ("b52".into(), keys(52, &format!("\"{VIP}\""))),
+        ]));
+        all_are(&daemon, "active");
+        wait("the VIPs are there", || a.has(VIP) && a.has("198.51.100.200"));
+        guard_of(&daemon);
+        let mut listener = Listener::on(&c);
+        daemon.signal("-STOP");
+        // Smaller than an advert with 200 addresses.
+        let mut program = Command::new("ip");
+        program.args(["link", "set", "eth0", "mtu", "600"]);
+        assert!(a.within(|| program.status().unwrap().success()));
+        daemon.kill();
+        wait("priority 0", || listener.gave_up());
+        assert_eq!(listener.resigned.keys().collect::<Vec<_>>(), [&52]);
+        wait("the VIPs are gone", || !a.has(VIP) && !a.has("198.51.100.200"));
     }
 }
 
