@@ -8,8 +8,8 @@
 //! 250 routers there are several interfaces. Both run the same program, so each one's cost includes
 //! what its peer makes of it. A pair that a stall at its start has made both active is left out,
 //! told of, and started anew. Beside them, what two threads take that do nothing but send and read
-//! as many adverts: less is not to be had from sockets. The first advert is shown as each program is
-//! by default, and for havip also without listening first. Needs root, two processors, and
+//! as many adverts. The first advert is shown as each program is by default, and for havip also
+//! without listening first. Needs root, two processors, and
 //! keepalived from `tests/lab/fetch`. Prints a table in Markdown.
 
 #[path = "measure/bare.rs"]

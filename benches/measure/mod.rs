@@ -9,6 +9,7 @@ pub(crate) mod table;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,12 +36,13 @@ impl Arguments {
 /// Nanoseconds of CPU of all threads.
 pub(crate) fn cpu(processes: &[u32]) -> u64 {
     let tasks = processes.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).unwrap());
-    tasks
-        .map(|task| {
-            let text = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
-            text.split(' ').next().unwrap().parse::<u64>().unwrap()
-        })
-        .sum()
+    tasks.map(|task| cpu_of(&task.unwrap().path())).sum()
+}
+
+/// Nanoseconds of CPU of one thread, by its folder in /proc.
+pub(crate) fn cpu_of(thread: &Path) -> u64 {
+    let text = fs::read_to_string(thread.join("schedstat")).unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
 }
 
 /// Proportional set size in MiB.

@@ -13,6 +13,7 @@ use super::channel::{Bell, Ringer};
 use super::fence::Ways;
 use super::kernel::{Answer, Job, Sockets};
 use super::record::Tape;
+use super::rests::{REST, Rests};
 use super::will::Will;
 use crate::config::Config;
 use crate::linux::netlink::Notifications;
@@ -40,14 +41,6 @@ const CHANGES_MAX: usize = 1024;
 const DRAIN_STALE: Duration = Duration::from_millis(1);
 /// How often it drains again.
 const DRAINS_MAX: usize = 4;
-/// Packets that come in one after the other are let come for this long before they are read: a
-/// neighbour sends the adverts of many routers in one burst, and reading each by itself costs both
-/// sides a wake-up a packet. Packets that come alone wait for nothing, and no deadline is missed.
-const REST: Duration = Duration::from_millis(1);
-/// So often, then it is tried without: many a network card or kernel hands a burst over as a whole.
-const RESTS: u32 = 128;
-/// As many wake-ups for packets, each soon after the one before, and they come one after the other.
-const TRICKLE: u32 = 3;
 /// Longest wait while jobs found no room.
 const JOBS_RETRY: Duration = Duration::from_millis(10);
 
@@ -124,11 +117,7 @@ struct Engine {
     states_unsent: bool,
     /// When the poller returned.
     woke_at: Instant,
-    /// When it last did so for packets, and how often in a row that was soon after the time before.
-    packets_at: Instant,
-    soon: u32,
-    /// How often to let more of them come.
-    rests: u32,
+    rests: Rests,
 }
 
 /// Runs until everything is given up after a `Shutdown`.
@@ -167,9 +156,7 @@ impl Engine {
             status_wanted: Vec::new(),
             states_unsent: false,
             woke_at: clock::now(),
-            packets_at: Instant::ZERO,
-            soon: 0,
-            rests: 0,
+            rests: Rests::new(),
         })
     }
 
@@ -198,11 +185,11 @@ impl Engine {
         let at_once = (!self.failed.is_empty()).then_some(Instant::ZERO);
         let deadline = deadline.into_iter().chain(retry).chain(at_once).min();
         self.poll(deadline)?;
-        if self.rests > 0
+        if self.rests.is_due()
             && self.ready.iter().any(|key| *key >= FIRST_SOCKET)
             && deadline.is_none_or(|deadline| deadline > self.woke_at + REST * 2)
         {
-            self.rests -= 1;
+            self.rests.taken();
             #[expect(clippy::disallowed_methods, reason = "nothing is due before it ends")]
             std::thread::sleep(REST);
             self.poll(Some(Instant::ZERO))?;
@@ -238,12 +225,7 @@ impl Engine {
             };
         }
         if packets > 0 {
-            let is_soon = self.woke_at.since(self.packets_at) < REST;
-            self.soon = if is_soon { self.soon + 1 } else { 0 };
-            if self.soon >= TRICKLE {
-                (self.soon, self.rests) = (0, RESTS);
-            }
-            self.packets_at = self.woke_at;
+            self.rests.read(self.woke_at, packets);
         }
         self.ready = ready;
         for failed in self.failed.drain(..) {

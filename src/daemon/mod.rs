@@ -20,6 +20,7 @@ mod kernel;
 mod ledger;
 pub mod log;
 mod record;
+mod rests;
 pub mod socket;
 pub mod sources;
 pub mod status;
