@@ -6,7 +6,7 @@ use std::fs;
 use super::etcd::{ENDPOINTS_FLAG, dump, failed, find};
 use super::flags::{Command, Flag, Given};
 use super::{CONFIG_FLAG, Exit, complain, exit_of, print};
-use crate::config::{Facts, Problem, TomlFile, Tree, check_all, to_flat};
+use crate::config::{Facts, Problem, TomlFile, Tree, check_all, to_flat, utf8};
 use crate::store::{Guard, import};
 
 pub(super) const COMMAND: Command = Command {
@@ -35,7 +35,7 @@ fn run(given: &Given) -> Exit {
         complain("import needs a FILE (havip import --help)");
         return Exit::Usage;
     };
-    let text = match fs::read_to_string(path) {
+    let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) => {
             complain(&format!("{path}: {error}"));
@@ -46,7 +46,8 @@ fn run(given: &Given) -> Exit {
         }
     };
     let file = TomlFile::Local(path.as_str().into());
-    let (tree, mut problems) = match Tree::from_toml(&text, &file) {
+    let read = utf8(&text, &file).and_then(|text| Tree::from_toml(text, &file));
+    let (tree, mut problems) = match read {
         Ok(read) => read,
         Err(problem) => {
             complain(&problem.to_string());

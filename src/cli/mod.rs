@@ -20,7 +20,9 @@ mod version;
 
 use std::path::PathBuf;
 
-use flags::{Command, Flag, Given, Line};
+use flags::{Command, Flag, Given, Line as Typed};
+
+use crate::config::shown::Line;
 
 /// Where the local file is, unless said otherwise.
 pub const CONFIG: &str = "/etc/havip/havip.toml";
@@ -88,12 +90,12 @@ static COMMANDS: &[Command] = &[
 #[must_use]
 pub fn main(arguments: Vec<std::ffi::OsString>) -> Exit {
     match flags::parse(COMMANDS, arguments) {
-        Line::Run(command, given) => (command.run)(&given),
-        Line::Help(text) => {
+        Typed::Run(command, given) => (command.run)(&given),
+        Typed::Help(text) => {
             print(&text);
             Exit::Done
         }
-        Line::Wrong(text) => {
+        Typed::Wrong(text) => {
             complain(&text);
             Exit::Usage
         }
@@ -106,10 +108,12 @@ fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
-/// To standard error, with the program's name.
+/// To standard error, as one line with the program's name.
 fn complain(text: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr().lock(), "havip: {text}");
+    let mut line = String::new();
+    let _ = std::fmt::Write::write_str(&mut Line(&mut line), text);
+    let _ = writeln!(std::io::stderr().lock(), "havip: {line}");
 }
 
 fn config_path(given: &Given) -> PathBuf {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::key::{Key, router_key};
 use super::model::{NodeName, RouterName};
+use super::shown;
 use super::tree::{Entry, Origin, Tree, Value};
 
 /// A value that holds, and where it was found.
@@ -155,14 +156,12 @@ pub(super) fn is_original(view: &View<'_>, router: &str) -> bool {
         .is_some_and(|found| found.entry.value == Value::Text("original".to_owned()))
 }
 
-/// Without control characters: a value of the store must not write to an operator's terminal.
 fn display(value: &Value) -> String {
-    let text = match value {
+    match value {
         Value::None => "none".to_owned(),
-        Value::Text(text) => text.clone(),
-        Value::List(items) => items.join(","),
-    };
-    text.chars().filter(|c| !c.is_control()).collect()
+        Value::Text(text) => shown::whole(text),
+        Value::List(items) => shown::whole(&items.join(",")),
+    }
 }
 
 #[cfg(test)]

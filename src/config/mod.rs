@@ -10,11 +10,13 @@ mod check;
 mod conflict;
 mod diff;
 mod effective;
+mod keepalived;
 pub mod key;
 mod model;
 mod policy;
 mod problem;
 mod settings;
+pub mod shown;
 pub mod snapshot;
 pub mod sources;
 mod tree;
@@ -33,7 +35,7 @@ pub use model::{
 pub use policy::{Facts, Policy};
 pub use problem::{Problem, Severity, nearest};
 pub use settings::{EtcdLogin, EtcdTls, LogLevel, NodeNaming, SETTINGS, Settings, settings};
-pub use tree::{Entry, Origin, Shadow, TomlFile, Tree, Value};
+pub use tree::{Entry, Origin, Shadow, TomlFile, Tree, Value, utf8};
 pub use vanished::Vanished;
 pub use writer::{to_flat, to_toml};
 

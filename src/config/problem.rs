@@ -1,8 +1,10 @@
 //! What is wrong with a configuration: where, why, and what to do.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
+use super::keepalived;
 use super::model::RouterName;
+use super::shown::Line;
 use super::tree::Origin;
 
 /// How bad a problem is.
@@ -78,17 +80,20 @@ impl fmt::Display for Problem {
     /// `FILE:LINE: error: PATH: what is wrong`, or `KEY (revision N): error: what is wrong`; with
     /// `{:#}` without the severity, where a log says it already.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = !f.alternate();
+        // A file, a key or a parser's words may hold anything.
+        let mut line = Line(f);
         if let Some(origin) = &self.origin {
-            write!(f, "{origin}: ")?;
+            write!(line, "{origin}: ")?;
         }
-        if !f.alternate() {
-            write!(f, "{}: ", self.severity)?;
+        if severity {
+            write!(line, "{}: ", self.severity)?;
         }
         let key_says_it = matches!(self.origin, Some(Origin::Etcd { .. }));
         if !self.path.is_empty() && !key_says_it {
-            write!(f, "{}: ", self.path)?;
+            write!(line, "{}: ", self.path)?;
         }
-        f.write_str(&self.message)
+        line.write_str(&self.message)
     }
 }
 
@@ -150,6 +155,20 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// What to do about a name that nobody knows, where `known` are the ones that may stand there.
+pub(super) fn way_out<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    if name.is_empty() {
+        return "a table, not a value, belongs here".to_owned();
+    }
+    match (nearest(name, known.clone()), keepalived::instead_of(name)) {
+        (Some(near), instead) if instead.is_none() || distance(name, near) == 1 => {
+            format!("did you mean \"{near}\"?")
+        }
+        (_, Some(instead)) => format!("it is keepalived's: {instead}"),
+        (_, None) => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Edit distance (Levenshtein) of two names; names here have a few dozen bytes.

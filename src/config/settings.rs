@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::key::{ROUTER_KEYS, router_key};
 use super::model::{IfName, NodeName, Prefix};
 use super::policy::Policy;
-use super::problem::{Problem, Severity, nearest};
+use super::problem::{Problem, Severity, way_out};
 use super::tree::{Entry, Tree, Value};
 use super::value::{self, Parsed};
 use super::vanished::Vanished;
@@ -246,11 +246,7 @@ impl Reader<'_> {
             if known().any(|known| known == name) {
                 continue;
             }
-            let way_out = match nearest(name, known()) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("known here: {}", known().collect::<Vec<_>>().join(", ")),
-            };
-            let message = format!("unknown key; {way_out}");
+            let message = format!("unknown key; {}", way_out(name, known()));
             problems.push(Problem::at(Severity::Error, path, &entry.origin, message));
         }
         self.problems.extend(problems);
@@ -348,10 +344,11 @@ fn features(value: &Value) -> Parsed<Vec<String>> {
     let known = || ROUTER_KEYS.iter().map(|key| key.name);
     let check = |feature: &str| match router_key(feature) {
         Some(_) => Ok(feature.to_owned()),
-        None => Err(match nearest(feature, known()) {
-            Some(near) => format!("\"{}\": did you mean \"{near}\"?", value::short(feature)),
-            None => format!("\"{}\" is no key of a router", value::short(feature)),
-        }),
+        None => Err(format!(
+            "\"{}\" is no key of a router; {}",
+            value::short(feature),
+            way_out(feature, known())
+        )),
     };
     value.items().map(check).collect()
 }

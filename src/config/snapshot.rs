@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::shown::short;
 use super::{NodeName, Problem, RouterName, TomlFile, Tree, Value, to_toml};
 
 /// The form of the file that this version writes and reads.
@@ -169,8 +170,8 @@ pub fn decode(text: &str, path: &Path, node: &NodeName) -> Result<Snapshot, Refu
     }
     let owner = field("node");
     if owner != node.as_str() {
-        let shown: String = owner.chars().take(64).collect();
-        return Err(refuse(&format!("it belongs to node \"{shown}\", this is \"{node}\"")));
+        let owner = short(&owner);
+        return Err(refuse(&format!("it belongs to node \"{owner}\", this is \"{node}\"")));
     }
     let header = Header {
         revision: field("revision").parse().map_err(|_| refuse("its revision is no number"))?,

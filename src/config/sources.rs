@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::snapshot::Snapshot;
 use super::{
     Config, Facts, Input, NodeName, Origin, Outcome, Problem, RouterName, Settings, Severity,
-    Shadow, Shown, TomlFile, Tree, Vanished, build, effective, settings,
+    Shadow, Shown, TomlFile, Tree, Vanished, build, effective, settings, utf8,
 };
 
 /// The local file, read and found right.
@@ -33,9 +33,10 @@ impl Local {
     ///
     /// # Errors
     /// What in it is wrong by itself, whatever node it is for.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Problem>> {
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, Vec<Problem>> {
         let file = TomlFile::Local(path.display().to_string().into());
-        let (tree, mut problems) = Tree::from_toml(text, &file).map_err(|problem| vec![problem])?;
+        let read = utf8(text, &file).and_then(|text| Tree::from_toml(text, &file));
+        let (tree, mut problems) = read.map_err(|problem| vec![problem])?;
         let (settings, found) = settings(&tree);
         problems.extend(found);
         if problems.iter().any(Problem::is_error) {

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problem, Report, Severity};
+use super::shown;
 
 /// Keys of one source: more than ten thousand gateways need.
 const ENTRIES_MAX: usize = 200_000;
-/// Bytes of a key, and of a value.
+/// Bytes of a key, and of a value, from etcd and TOML alike: etcd by itself takes requests of at
+/// most 1.5 MiB.
 const KEY_MAX: usize = 1024;
-const VALUE_MAX: usize = 64 * 1024;
+const VALUE_MAX: usize = 1024 * 1024;
 /// Segments of a path. The longest known ones have five; the TOML parser bounds its own depth.
 const SEGMENTS_MAX: usize = 16;
 /// Bytes of a TOML text.
@@ -43,6 +45,17 @@ impl Value {
         };
         let items = text.into_iter().flatten().chain(list.into_iter().flatten());
         items.map(str::trim).filter(|item| !item.is_empty())
+    }
+
+    /// Its length as one text, as etcd has it.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Text(text) => text.len(),
+            Self::List(items) => {
+                items.iter().map(String::len).sum::<usize>() + items.len().saturating_sub(1)
+            }
+        }
     }
 
     /// Whether both mean the same: a list and the text with commas that stands for it do.
@@ -332,35 +345,52 @@ fn flat<'a>(
     prefix: &str,
     key: &'a [u8],
     value: &'a [u8],
-) -> Result<Option<(&'a str, Value)>, &'static str> {
-    if key.len() > KEY_MAX || value.len() > VALUE_MAX {
-        return Err("longer than any key or value of havip's");
+) -> Result<Option<(&'a str, Value)>, String> {
+    if key.len() > KEY_MAX {
+        return Err(format!("a key of {} bytes, and {KEY_MAX} are read", key.len()));
     }
-    let (Ok(key), Ok(value)) = (std::str::from_utf8(key), std::str::from_utf8(value)) else {
-        return Err("not UTF-8");
+    if value.len() > VALUE_MAX {
+        return Err(too_long(value.len()));
+    }
+    let Ok(key) = std::str::from_utf8(key) else { return Err("the key is not UTF-8".into()) };
+    let Ok(value) = std::str::from_utf8(value) else {
+        return Err("the value is not UTF-8".into());
     };
     let Some(path) = key.strip_prefix(prefix) else { return Ok(None) };
     if path.split('/').any(str::is_empty) {
-        return Err("an empty segment in the key");
+        return Err("an empty segment in the key".into());
     }
     if path.chars().any(char::is_control) {
-        return Err("a control character in the key");
+        return Err("a control character in the key".into());
     }
     if path.split('/').count() > SEGMENTS_MAX {
-        return Err("more segments than any key of havip's");
+        return Err("more segments than any key of havip's".into());
     }
     Ok(Some((path, text(value.trim()))))
 }
 
-/// A key of etcd's as it may be shown: of bounded length, without control characters.
+/// A key of etcd's as it may be shown: of bounded length, with escapes.
 fn etcd(key: &[u8], mod_revision: i64) -> Origin {
     let text = String::from_utf8_lossy(key.get(..KEY_MAX).unwrap_or(key));
-    let key = if text.chars().any(char::is_control) {
-        text.chars().filter(|c| !c.is_control()).collect::<String>().into()
-    } else {
-        text.into()
-    };
+    let key = shown::whole(&text).into();
     Origin::Etcd { key, mod_revision }
+}
+
+fn too_long(bytes: usize) -> String {
+    format!("a value of {bytes} bytes, and {VALUE_MAX} (1 MiB) are read")
+}
+
+/// The text of a TOML file.
+///
+/// # Errors
+/// Where it is not UTF-8.
+pub fn utf8<'a>(bytes: &'a [u8], file: &TomlFile) -> Result<&'a str, Problem> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let right = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line = 1 + right.iter().filter(|byte| **byte == b'\n').count();
+        let message = "not UTF-8; save the file as UTF-8, or delete the strange characters here";
+        Problem::at(Severity::Error, "", &file.at(line), message.to_owned())
+    })
 }
 
 fn text(value: &str) -> Value {
@@ -432,6 +462,10 @@ fn collect(
         };
         if found.len() >= ENTRIES_MAX {
             return Err(wrong(format!("more than {ENTRIES_MAX} keys")));
+        }
+        let bytes = value.bytes();
+        if bytes > VALUE_MAX {
+            return Err(wrong(too_long(bytes)));
         }
         found.push((path, Entry { value, origin: file.at(line) }));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::key::{BINDING_KEYS, BRANCHES, NODE_KEYS, ROUTER_KEYS};
 use super::model::{NodeName, RouterName};
-use super::problem::{Problem, Report, Severity, nearest};
+use super::problem::{Problem, Report, Severity, way_out};
 use super::tree::{Entry, Origin, Tree};
 
 fn severity(origin: &Origin) -> Severity {
@@ -21,14 +21,7 @@ fn unknown<'a>(
     entry: &Entry,
     known: impl Iterator<Item = &'a str> + Clone,
 ) -> Problem {
-    let way_out = if name.is_empty() {
-        "a table, not a value, belongs here".to_owned()
-    } else {
-        match nearest(name, known.clone()) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
-        }
-    };
+    let way_out = way_out(name, known);
     Problem::at(severity(&entry.origin), path, &entry.origin, format!("unknown key; {way_out}"))
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::model::{ChecksumMode, Lifetime, Prefix, Secret};
+pub(super) use super::shown::short;
 use super::tree::Value;
 use crate::wire::Family;
 use crate::wire::vrrp::{Centis, Priority, Version, Vrid};
@@ -137,11 +138,15 @@ pub(super) fn lifetime(value: &Value) -> Parsed<Lifetime> {
 
 pub(super) fn auth_pass(value: &Value) -> Parsed<Secret> {
     let text = single(value)?;
-    if text.is_empty() || text.len() > 8 {
-        // Its length may be said, it itself may not.
-        return Err(format!("a password has 1 to 8 bytes, this one has {}", text.len()));
+    // Its length may be said, it itself may not.
+    match text.len() {
+        0 => Err("a password has 1 to 8 bytes, this one is empty".into()),
+        1..=8 => Ok(Secret::new(text.to_owned())),
+        length => Err(format!(
+            "a password has 1 to 8 bytes, this one has {length}; of a longer one keepalived sends \
+             the first 8, so write those alone"
+        )),
     }
-    Ok(Secret::new(text.to_owned()))
 }
 
 /// The name of a check program: a file's name in one directory, and no way out of it.
@@ -233,11 +238,6 @@ fn usable(vip: &Prefix) -> Result<(), &'static str> {
         }
         IpAddr::V6(_) => Ok(()),
     }
-}
-
-/// So much of a text as belongs into a message.
-pub(super) fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
 #[cfg(test)]

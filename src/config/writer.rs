@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use super::shown::escape;
 use super::tree::{Entry, Tree, Value};
 
 /// Writes a tree as TOML, sorted, secrets and all: the text belongs into a file that only its
@@ -87,14 +88,8 @@ fn quoted(text: &str) -> String {
     out.push('"');
     for c in text.chars() {
         match c {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(c);
-            }
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04X}", u32::from(c));
-            }
-            c => out.push(c),
+            '"' => out.push_str("\\\""),
+            c => escape(c, &mut out),
         }
     }
     out.push('"');

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::LogLevel;
+use crate::config::shown::Line;
 
 struct Stderr;
 
@@ -21,7 +22,9 @@ impl Log for Stderr {
             let level = record.level().as_str().to_ascii_lowercase();
             // A reader that went away must not end a daemon that others' traffic depends on, so
             // this is neither `eprintln!` nor a crate that uses it.
-            let _ = writeln!(std::io::stderr().lock(), "{level}: {}", record.args());
+            let mut line = String::new();
+            let _ = std::fmt::Write::write_fmt(&mut Line(&mut line), *record.args());
+            let _ = writeln!(std::io::stderr().lock(), "{level}: {line}");
         }
     }
 

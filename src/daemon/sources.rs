@@ -36,7 +36,7 @@ impl Local {
             let error = std::io::Error::other("larger than 16 MiB");
             return Err(LoadError::Unreadable(path.to_owned(), error));
         }
-        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let text = fs::read(path).map_err(unreadable)?;
         Self::parse(path, &text).map_err(LoadError::Wrong)
     }
 

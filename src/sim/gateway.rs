@@ -59,7 +59,7 @@ pub(super) struct Start {
 impl Start {
     /// Of a node, with the text of its local file, on a box with these addresses.
     pub(super) fn new(node: NodeName, local: &str, own: &[Prefix]) -> Self {
-        let local = Local::parse(Path::new("havip.toml"), local);
+        let local = Local::parse(Path::new("havip.toml"), local.as_bytes());
         let local = local.unwrap_or_else(|problems| panic!("the local file: {problems:?}"));
         let own_addresses = own.iter().map(|prefix| prefix.ip).collect();
         Self { node, local, facts: Facts { own_addresses, gateways: Vec::new() } }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::config::shown::short;
+
 /// etcd's port for clients.
 const PORT: u16 = 2379;
 /// Endpoints of one cluster: more members than any has.
@@ -48,7 +50,7 @@ impl Endpoint {
     pub fn parse(text: &str, bare: Scheme) -> Result<Self, BadEndpoint> {
         let text = text.trim();
         without_password(text)?;
-        let bad = |why| BadEndpoint { text: shown(text), why };
+        let bad = |why| BadEndpoint { text: short(text), why };
         let (scheme, rest) = match text.split_once("://") {
             None => (bare, text),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
@@ -163,7 +165,7 @@ fn without_password(text: &str) -> Result<(), BadEndpoint> {
     match text.rsplit_once('@') {
         None => Ok(()),
         Some((_, rest)) => Err(BadEndpoint {
-            text: shown(rest),
+            text: short(rest),
             why: "user and password do not belong into an endpoint",
         }),
     }
@@ -186,10 +188,6 @@ fn name(text: &str) -> Result<Host, &'static str> {
     } else {
         Err("a host name has letters, digits, \"-\", \"_\" and \".\" only")
     }
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(100).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use super::endpoint::{Endpoint, Scheme};
+use crate::config::shown::whole;
 
 /// Characters of a server's own words that are shown.
 const DETAIL_MAX: usize = 300;
@@ -356,9 +357,10 @@ fn with_causes(mut text: String, error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// Words of others, cut and without what would break a line of the log.
+/// Words of others, cut, with what would break a line of the log as escapes.
 fn shown(text: &str) -> String {
-    text.chars().take(DETAIL_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let cut: String = text.chars().take(DETAIL_MAX).collect();
+    whole(&cut)
 }
 
 #[cfg(test)]

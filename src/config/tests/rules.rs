@@ -1,7 +1,7 @@
 //! What each key may be, and what is said when it is not.
 
 use super::*;
-use crate::config::{ChecksumMode, EtcdLogin, Lifetime, NodeNaming, settings};
+use crate::config::{ChecksumMode, EtcdLogin, Lifetime, NodeNaming, check_all, settings};
 
 const GOOD: &str = "interface = \"eth0\"\nvips = [\"10.0.0.3\"]\n";
 
@@ -101,7 +101,8 @@ fn a_password_belongs_to_version_2_and_is_never_shown() {
     assert_told(
         &problems,
         Severity::Error,
-        "conf:6: error: virtual_router/100/auth_pass: a password has 1 to 8 bytes",
+        "conf:6: error: virtual_router/100/auth_pass: a password has 1 to 8 bytes, this one has 9; \
+         of a longer one keepalived sends the first 8",
     );
     assert!(!format!("{} {problems:?} {tree:?}", told(&problems)).contains("geheim"));
 }
@@ -262,6 +263,30 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
 }
 
 #[test]
+fn a_word_of_keepalived_s_is_answered_with_what_stands_for_it_here() {
+    for (line, expected) in [
+        ("advert_int = 1", "it is keepalived's: havip's key for it is advert_interval"),
+        ("virtual_router_id = 51", "it is keepalived's: havip's key for it is vrid"),
+        ("state = \"MASTER\"", "havip has no initial state"),
+        ("unicast_peer = [\"10.0.0.2\"]", "unicast is not there yet"),
+        ("nopreempt = true", "write preempt = false"),
+        ("track_script = [\"x\"]", "tracking and check scripts are not there yet"),
+        ("virtual_ipaddress = [\"10.0.0.1\"]", "havip's key for it is vips"),
+        ("auth_type = \"PASS\"", "a router with version = \"2\" and auth_pass has PASS"),
+        ("authentication.auth_pass = \"x\"", "write auth_pass = \"...\""),
+    ] {
+        let problems = on(&router_100(&format!("{line}\n{GOOD}")), None).problems;
+        assert_told(&problems, Severity::Error, "conf:5: error: virtual_router/100/");
+        assert!(told(&problems).contains(expected), "{}", told(&problems));
+    }
+    let tree = toml("[vrrp_instance.VI_1]\ninterface = \"eth0\"");
+    let problems = check_all(&tree, &Policy::default(), &Facts::default());
+    assert!(told(&problems).contains("write [virtual_router.NAME]"), "{}", told(&problems));
+    let problems = settings(&toml("[havip]\nrouter_id = \"gw1\"")).1;
+    assert!(told(&problems).contains("the node's name stands in [havip] node"));
+}
+
+#[test]
 fn a_router_that_is_not_listed_here_is_none_of_this_nodes_business() {
     let tree = etcd(&[
         ("/havip/node/gw1/vrids", "none"),
@@ -399,7 +424,10 @@ fn settings_have_defaults_and_say_what_is_wrong_with_its_line() {
             "conf:2: error: policy/interfaces: \"e*0\": a * stands",
         ),
         ("[policy]\naddresses = [\"10/8\"]", "conf:2: error: policy/addresses: \"10/8\" is not an"),
-        ("[policy]\nfeatures = [\"vip\"]", "conf:2: error: policy/features: \"vip\": did you mean"),
+        (
+            "[policy]\nfeatures = [\"vip\"]",
+            "conf:2: error: policy/features: \"vip\" is no key of a router; did you mean",
+        ),
         ("havip = 3", "conf:1: error: havip: unknown key; a table, not a value"),
         ("[hawip]\nnode = \"x\"", "conf:2: error: hawip/node: unknown key; did you mean \"havip\""),
         ("node = 3", "conf:1: error: node: unknown key; a table, not a value"),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::tree::Value;
-use crate::config::{check_all, effective, to_flat, to_toml};
+use crate::config::{check_all, effective, to_flat, to_toml, utf8};
 
 fn value<'a>(tree: &'a Tree, path: &str) -> Option<&'a Value> {
     tree.get(path).map(|entry| &entry.value)
@@ -32,12 +32,12 @@ fn flat_values_lose_the_white_space_that_scripts_leave_and_none_is_not_set() {
 #[test]
 fn keys_that_cannot_be_havips_are_left_out_by_name() {
     let long = format!("/havip/{}", "x".repeat(1024));
-    let big = "x".repeat(64 * 1024 + 1);
+    let big = "x".repeat(1024 * 1024 + 1);
     let deep = format!("/havip{}", "/x".repeat(17));
     for (key, content, why) in [
-        (long.as_bytes(), "v", "longer than any key or value of havip's"),
-        (b"/havip/a", &big, "longer than any key or value of havip's"),
-        (b"/havip/\xff", "v", "not UTF-8"),
+        (long.as_bytes(), "v", "a key of 1031 bytes, and 1024 are read"),
+        (b"/havip/a", &big, "a value of 1048577 bytes, and 1048576 (1 MiB) are read"),
+        (b"/havip/\xff", "v", "the key is not UTF-8"),
         (b"/havip/a//b", "v", "an empty segment in the key"),
         (b"/havip/a/", "v", "an empty segment in the key"),
         (b"/havip/", "v", "an empty segment in the key"),
@@ -54,7 +54,52 @@ fn keys_that_cannot_be_havips_are_left_out_by_name() {
     }
     let not_utf8 = "/havip/a";
     let entry = (not_utf8.as_bytes(), &b"\xff\xfe"[..], 1);
-    assert_eq!(Tree::from_flat("/havip/", [entry]).1.len(), 1);
+    assert!(told(&Tree::from_flat("/havip/", [entry]).1).contains("the value is not UTF-8"));
+    let control = b"/havip/a\x1b[31m".as_slice();
+    let (_, problems) = Tree::from_flat("/havip/", [(control, b"v".as_slice(), 1)]);
+    assert!(told(&problems).starts_with("/havip/a\\u001B[31m (revision 1): "), "{problems:?}");
+}
+
+#[test]
+fn a_value_has_the_same_bound_in_etcd_and_in_toml() {
+    let most = "x".repeat(1024 * 1024);
+    assert_eq!(etcd(&[("/havip/a/b", &most)]).below("").count(), 1);
+    assert_eq!(toml(&format!("[a]\nb = \"{most}\"")).below("").count(), 1);
+    // Of a list, what it is as one text counts.
+    let list =
+        |last: usize| format!("[a]\nb = [\"{}\", \"{}\"]", "x".repeat(1_000_000), "x".repeat(last));
+    assert_eq!(toml(&list(48_575)).below("").count(), 1);
+    let file = TomlFile::Local("conf".into());
+    for text in [format!("[a]\nb = \"{most}x\""), list(48_576)] {
+        let error = Tree::from_toml(&text, &file).unwrap_err().to_string();
+        let expected = "conf:2: error: a/b: a value of 1048577 bytes, and 1048576 (1 MiB) are read";
+        assert_eq!(error, expected);
+    }
+    // So many VIPs that 64 KiB were too few.
+    let vips: Vec<String> =
+        (0..8000).map(|n| format!("10.0.{}.{}", n / 250, n % 250 + 1)).collect();
+    let vips = vips.join(",");
+    assert!(vips.len() > 64 * 1024);
+    let tree = etcd(&[
+        ("/havip/virtual_router/1/vips", "10.9.0.1"),
+        ("/havip/virtual_router/1/vips_excluded", &vips),
+        ("/havip/virtual_router/1/interface", "eth0"),
+        ("/havip/node/gw1/vrids", "1"),
+    ]);
+    assert_eq!(router(&right(&tree), "1").vips_excluded.len(), 8000);
+}
+
+#[test]
+fn a_file_that_is_no_utf8_is_refused_with_its_line() {
+    let file = TomlFile::Local("conf".into());
+    let error = utf8(b"[havip]\n# K\xf6ln\nnode = \"gw1\"\n", &file).unwrap_err().to_string();
+    assert!(error.starts_with("conf:2: error: not UTF-8; "), "{error}");
+    let error = utf8(b"\xff\xfe[\0", &file).unwrap_err().to_string();
+    assert!(error.starts_with("conf:1: error: not UTF-8; "), "{error}");
+    let path = std::path::Path::new("conf");
+    let errors =
+        super::super::sources::Local::parse(path, b"[havip]\nnode = \"\xf6\"").unwrap_err();
+    assert!(told(&errors).starts_with("conf:2: error: not UTF-8; "), "{errors:?}");
 }
 
 #[test]
@@ -215,7 +260,7 @@ fn every_effective_value_is_shown_with_its_place_and_secrets_are_not() {
     assert_eq!(line("preempt"), "1 true [] built in");
     assert_eq!(
         line("vips"),
-        "1 10.0.0.1,[31m [virtual_router/1/vips] /havip/virtual_router/1/vips (revision 2)"
+        "1 10.0.0.1,\\u001B[31m [virtual_router/1/vips] /havip/virtual_router/1/vips (revision 2)"
     );
     assert!(line("auth_pass").starts_with("1 (hidden) ") && !format!("{shown:?}").contains("gehe"));
     assert!(shown.iter().all(|shown| shown.router == "1"));
