@@ -8,6 +8,7 @@
 //! - [`node`]: decisions, pure: the VRRP machine, address claims, the plan for the kernel.
 //! - `store`: where the configuration comes from: etcd, snapshot, local file.
 //! - `linux`: the kernel: netlink, sockets, clock, signals; the only `unsafe`.
+//! - `offload`: threads for what may wait.
 //! - `daemon`: the threads and loops that join them; the control socket.
 //! - `cli`: one file a sub-command.
 //! - `sim`: a virtual LAN, kernel, store and clock for the same node code.
@@ -24,6 +25,8 @@ pub mod cli;
 pub mod daemon;
 #[cfg(feature = "daemon")]
 pub mod linux;
+#[cfg(feature = "daemon")]
+pub mod offload;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(feature = "daemon")]

@@ -21,6 +21,7 @@ use crate::config::{IfName, Prefix};
 use crate::linux::netlink::Requests;
 use crate::linux::{Pinger, clock, die_with_parent, netns, terminate};
 use crate::node::Instant;
+use crate::offload;
 use crate::wire::{IfIndex, vrrp};
 
 pub(super) const COMMAND: Command = Command {
@@ -235,13 +236,18 @@ impl Stage {
         let name = gateway.name;
         let sender = self.line_sender.clone();
         if let Some(stderr) = daemon.stderr.take() {
-            thread::spawn(move || {
+            let reader = thread::Builder::new().name(name.into()).spawn(move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                     if sender.send((name, line)).is_err() {
                         break;
                     }
                 }
             });
+            if let Err(error) = reader {
+                let _ = daemon.kill();
+                let _ = daemon.wait();
+                return Err(offload::no_task(&error).into());
+            }
         }
         gateway.daemon = Some(daemon);
         Ok(())
@@ -369,7 +375,7 @@ impl Pings {
         let stop = Arc::new(AtomicBool::new(false));
         let (ready_sender, ready) = channel();
         let (seen, ended) = (Arc::clone(&answers), Arc::clone(&stop));
-        let thread = thread::spawn(move || {
+        let thread = thread::Builder::new().name("client".into()).spawn(move || {
             let pinger = netns::enter(&namespace).and_then(|()| Pinger::open(VIP));
             let pinger = match pinger {
                 Ok(pinger) => pinger,
@@ -390,6 +396,7 @@ impl Pings {
                 }
             }
         });
+        let thread = thread.map_err(|error| offload::no_task(&error))?;
         ready.recv()??;
         Ok(Self { answers, stop, thread })
     }

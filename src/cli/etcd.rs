@@ -7,6 +7,7 @@ use super::{Exit, complain, config_path};
 use crate::config::{NodeName, Policy, Problem, Settings, Tree, settings};
 use crate::daemon::access::{access, environment};
 use crate::daemon::sources::{LoadError, Local};
+use crate::offload;
 use crate::store::{Dump, Error, Options, dump_prefix};
 
 pub(super) const ENDPOINTS_FLAG: Flag = Flag {
@@ -25,6 +26,10 @@ pub(super) struct Store {
 /// Finds etcd by flag, local file or environment.
 pub(super) fn find(given: &Given) -> Result<Store, Exit> {
     let settings = local_settings(given)?;
+    offload::reactor().map_err(|error| {
+        complain(&error.to_string());
+        Exit::Failed
+    })?;
     let wrong = |text: &str| {
         complain(text);
         Exit::Config

@@ -6,7 +6,7 @@ mod no_store;
 #[cfg(feature = "etcd")]
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -31,13 +31,14 @@ use super::identity::Identity;
 #[cfg(feature = "etcd")]
 use super::keep::{Keep, Written};
 use super::socket::{self, Ask};
-use super::sources::{LoadError, Sources};
+use super::sources::{LoadError, Local, Sources};
 use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status};
 use crate::config::{Config, Problem, RouterName, Settings, Severity, diff};
 use crate::linux::clock;
 use crate::linux::signals::{Signal, SignalFd};
 use crate::node::notice::Level;
 use crate::node::{Instant, NodeStatus, RouterState};
+use crate::offload::{self, Lane};
 #[cfg(feature = "etcd")]
 use crate::store::StoreEvent;
 #[cfg(feature = "etcd")]
@@ -48,6 +49,8 @@ use crate::store::snapshot::Snapshot;
 const LOOK: Duration = Duration::from_secs(10);
 /// Clients' questions that may wait.
 const ASKS_MAX: usize = 64;
+/// Results of work off this thread: one of each kind.
+const DONE_MAX: usize = 2;
 /// Warnings that the status shows; the log has all of them.
 const WARNINGS_MAX: usize = 32;
 
@@ -102,6 +105,31 @@ pub(super) struct Control {
     look_at: Instant,
     /// The local file is to be read again.
     hangup: bool,
+    /// What is under way off this thread: each of these once at a time.
+    is_looking: bool,
+    reload: Reload,
+    done: (Sender<Done>, smol::channel::Receiver<Done>),
+    /// What hangs, as it was logged.
+    hanging: BTreeSet<String>,
+}
+
+/// How far SIGHUP has come: an operator may have changed the box, too, and that counts first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reload {
+    /// Nothing is under way.
+    None,
+    /// The box is looked at.
+    Looks,
+    /// The local file is read.
+    Reads,
+}
+
+/// What came of work that may wait.
+enum Done {
+    /// What the box is.
+    Looked(io::Result<Identity>),
+    /// The local file.
+    Loaded(Box<Result<Local, LoadError>>),
 }
 
 enum Wake {
@@ -110,6 +138,7 @@ enum Wake {
     Ask(Ask),
     /// Time to look at the box, and whether the start has waited long enough.
     Look,
+    Done(Done),
     #[cfg(feature = "etcd")]
     Store(StoreEvent),
     /// The snapshot is on disk, or cannot be.
@@ -158,6 +187,10 @@ impl Control {
             waits_until: None,
             look_at: now + LOOK,
             hangup: false,
+            is_looking: false,
+            reload: Reload::None,
+            done: smol::channel::bounded(DONE_MAX),
+            hanging: BTreeSet::new(),
         }
     }
 
@@ -185,7 +218,9 @@ impl Control {
                     }
                 }
                 Wake::Ask(ask) => self.ask(ask),
-                Wake::Look => self.look().await,
+                Wake::Look => self.look(),
+                Wake::Done(Done::Looked(identity)) => self.looked(identity),
+                Wake::Done(Done::Loaded(local)) => self.reload(*local),
                 #[cfg(feature = "etcd")]
                 Wake::Store(event) => self.store(event),
                 #[cfg(feature = "etcd")]
@@ -195,12 +230,11 @@ impl Control {
                 break;
             }
             // Who waits for the store has nothing yet that could be changed.
-            if self.hangup && self.waits_until.is_none() {
+            if self.hangup && self.waits_until.is_none() && self.reload == Reload::None {
                 self.hangup = false;
-                // An operator may have changed the box, too.
+                self.reload = Reload::Looks;
                 self.look_at = clock::now();
-                self.look().await;
-                self.reload();
+                self.look();
             }
             if let Some(config) = self.unsent.take() {
                 self.send_config(config);
@@ -225,18 +259,12 @@ impl Control {
             hangup.readable().await.map(|()| Wake::Hangup)
         });
         let ask = async { questions.recv().await.map(Wake::Ask).map_err(io::Error::other) };
-        or(signals, or(ask, or(self.store_speaks(), self.time_to_look()))).await
+        let done = async { self.done.1.recv().await.map(Wake::Done).map_err(io::Error::other) };
+        or(or(signals, done), or(ask, or(self.store_speaks(), self.time_to_look()))).await
     }
 
     async fn time_to_look(&self) -> io::Result<Wake> {
-        let at = match self.waits_until {
-            Some(until) => until.min(self.look_at),
-            // The box may change so that what was refused can be.
-            None if self.follows() || self.sources.problems.iter().any(Problem::is_error) => {
-                self.look_at
-            }
-            None => std::future::pending().await,
-        };
+        let at = self.waits_until.map_or(self.look_at, |until| until.min(self.look_at));
         let at = self.write_at().map_or(at, |write_at| write_at.min(at));
         Timer::after(at.since(clock::now())).await;
         Ok(Wake::Look)
@@ -251,7 +279,7 @@ impl Control {
     }
 
     /// Looks at the box again, for what the store is told of it.
-    async fn look(&mut self) {
+    fn look(&mut self) {
         if self.waits_until.is_some_and(|until| clock::now() >= until) {
             self.start_without_store();
             self.start();
@@ -261,12 +289,62 @@ impl Control {
             return;
         }
         self.look_at = clock::now() + LOOK;
-        let tunnel = self.sources.local.settings.tunnel_interface.clone();
-        // A dump may wait for the kernel's lock.
-        let vips = self.sources.vips();
-        let Ok(identity) = smol::unblock(move || Identity::read(&tunnel, &vips)).await else {
-            return;
+        self.tell_hanging();
+        // The box may change so that what was refused can be.
+        let is_refused = || self.sources.problems.iter().any(Problem::is_error);
+        if !self.is_looking && (self.reload == Reload::Looks || self.follows() || is_refused()) {
+            self.is_looking = true;
+            let tunnel = self.sources.local.settings.tunnel_interface.clone();
+            let vips = self.sources.vips();
+            // A dump may wait for the kernel's lock.
+            self.begin(Lane::Kernel, "asking the kernel for links and addresses", move || {
+                Done::Looked(Identity::read(&tunnel, &vips))
+            });
+        }
+    }
+
+    /// Has something done off this thread, which hears of its end.
+    fn begin(
+        &self,
+        lane: Lane,
+        doing: impl Into<String>,
+        work: impl FnOnce() -> Done + Send + 'static,
+    ) {
+        let (doing, done) = (doing.into(), self.done.0.clone());
+        let work = async move {
+            // There is room in the lane, as each thing is done once at a time.
+            if let Ok(result) = offload::run(lane, doing, work).await {
+                let _ = done.send(result).await;
+            }
         };
+        self.executor.spawn(work).detach();
+    }
+
+    /// Says what takes longer than it should, and what has ended after all.
+    fn tell_hanging(&mut self) {
+        let now: BTreeSet<String> =
+            offload::hanging().into_iter().map(|(doing, _)| doing).collect();
+        for doing in now.difference(&self.hanging) {
+            log::warn!("{doing}: takes long; what runs goes on without it");
+        }
+        for doing in self.hanging.difference(&now) {
+            log::info!("{doing}: has ended");
+        }
+        self.hanging = now;
+    }
+
+    fn looked(&mut self, identity: io::Result<Identity>) {
+        self.is_looking = false;
+        if let Ok(identity) = identity {
+            self.take_identity(identity);
+        }
+        if self.reload == Reload::Looks {
+            self.reload = Reload::Reads;
+            self.load();
+        }
+    }
+
+    fn take_identity(&mut self, identity: Identity) {
         let before = std::mem::replace(&mut self.identity, identity);
         // What the box is decides on what it may be given.
         if before.facts != self.identity.facts && self.waits_until.is_none() {
@@ -382,12 +460,20 @@ impl Control {
         }
     }
 
-    /// SIGHUP: reads the local file again, and takes it if nothing in it is wrong.
-    fn reload(&mut self) {
+    /// SIGHUP: reads the local file again.
+    fn load(&self) {
+        let local = self.sources.local.clone();
+        let doing = format!("reading {}", local.path.display());
+        self.begin(Lane::File, doing, move || Done::Loaded(local.load_again().into()));
+    }
+
+    /// Takes the local file if nothing in it is wrong.
+    fn reload(&mut self, loaded: Result<Local, LoadError>) {
+        self.reload = Reload::None;
         let path = self.sources.local.path.clone();
         let before = self.sources.running.clone();
         let known = self.sources.problems.clone();
-        let result = match self.sources.local.load_again() {
+        let result = match loaded {
             Ok(local) => self.sources.replace_local(local, &self.identity.facts),
             Err(LoadError::Wrong(problems)) => Err(problems),
             Err(LoadError::Absent(path)) => {
@@ -476,13 +562,27 @@ impl Control {
                     .map(|s| format!("{}: {} hides {}", s.path, s.used, s.hidden))
                     .collect(),
             },
-            warnings: self.warnings.iter().chain(self.store_warnings()).cloned().collect(),
+            warnings: self
+                .warnings
+                .iter()
+                .chain(self.store_warnings())
+                .cloned()
+                .chain(hanging())
+                .collect(),
             notices_lost: self.wiring.notices_lost.load(Ordering::Relaxed),
             guard: guard::status(&self.wiring.guard),
             fence: fence::status(&self.wiring.fence),
             vrrp,
         }
     }
+}
+
+/// What takes longer than it should, for the status.
+fn hanging() -> impl Iterator<Item = String> {
+    let words = |(doing, time): (String, Duration)| {
+        format!("{doing}: not ended after {} s; what runs goes on without it", time.as_secs())
+    };
+    offload::hanging().into_iter().map(words)
 }
 
 /// Settings that have changed since the start, and count only at a start.

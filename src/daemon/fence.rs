@@ -9,14 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::REALTIME;
 use super::channel::{self, Bell, Ringer};
 use super::engine::Report;
-use super::{REALTIME, STACK};
 use crate::config::Settings;
 use crate::linux::netlink::Fence;
 use crate::linux::{clock, errno, rt};
@@ -172,14 +172,13 @@ pub(super) fn start(settings: &Settings, speaker: Speaker) -> io::Result<(Ways, 
     let theirs = Arc::clone(&waiting);
     let (ringer, bell) = channel::bell()?;
     let realtime = settings.realtime;
-    let thread =
-        thread::Builder::new().name("fence".into()).stack_size(STACK).spawn(move || {
-            if realtime {
-                // The daemon says of its engine that this is not permitted; it is the same here.
-                let _ = rt::realtime(REALTIME);
-            }
-            run(&theirs, &bell, &speaker)
-        })?;
+    let thread = super::spawn("fence", move || {
+        if realtime {
+            // The daemon says of its engine that this is not permitted; it is the same here.
+            let _ = rt::realtime(REALTIME);
+        }
+        run(&theirs, &bell, &speaker)
+    })?;
     Ok((Ways { held: Vec::new(), waiting, bell: ringer }, Standing { thread, mark }))
 }
 

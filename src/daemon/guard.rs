@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use smol::io::AsyncReadExt as _;
 use smol::{Async, Timer};
 
 use crate::linux::{clock, detached};
+use crate::offload::{self, Lane};
 
 pub(crate) use process::{Refused, run};
 
@@ -37,6 +38,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const LIVED: Duration = Duration::from_secs(60);
 /// How often a guard is looked at that says nothing: it may be stopped.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often one that was killed is asked for, until it has ended.
+const END: Duration = Duration::from_millis(10);
 /// What the guard says when it is ready; anything else is why it cannot be, in words.
 const READY: u8 = b'+';
 /// Bytes of those words.
@@ -122,6 +125,9 @@ pub(super) async fn keep(starter: Starter, first: io::Result<Started>, shown: Sh
         let since = clock::now();
         let why = match next {
             Ok(started) => watch(started, &shown).await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                format!("cannot be started: {}", offload::no_task(&error))
+            }
             Err(error) => format!("cannot be started: {error}"),
         };
         if said != why {
@@ -135,7 +141,8 @@ pub(super) async fn keep(starter: Starter, first: io::Result<Started>, shown: Sh
         Timer::after(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
         let starter = Arc::clone(&starter);
-        next = smol::unblock(move || starter.start()).await;
+        let start = move || starter.start();
+        next = offload::run(Lane::Process, "starting the guard", start).await.and_then(|next| next);
     }
 }
 
@@ -153,11 +160,20 @@ async fn watch(started: Started, shown: &Shown) -> String {
     };
     // It has closed its end, which nothing but its end does; or it is stopped, and no use.
     let _ = child.kill();
-    let status = smol::unblock(move || child.wait()).await;
-    match status {
+    match ended(&mut child).await {
         _ if !words.is_empty() => words,
         Ok(status) => format!("process {pid} ended ({status})"),
         Err(error) => format!("process {pid} ended ({error})"),
+    }
+}
+
+/// Returns once a process that was killed has ended, which leaves none behind.
+async fn ended(child: &mut Child) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        Timer::after(END).await;
     }
 }
 

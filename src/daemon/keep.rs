@@ -10,6 +10,7 @@ use smol::channel::{Receiver, Sender, bounded};
 use crate::config::{NodeName, RouterName, Tree};
 use crate::linux::clock;
 use crate::node::Instant;
+use crate::offload::{self, Lane};
 use crate::store::State;
 use crate::store::snapshot::{self, Due, Error, Header, Pace, Snapshot};
 
@@ -129,12 +130,15 @@ impl Keep {
         let directory = self.directory.clone();
         let done = self.done.0.clone();
         let work = async move {
-            let written = smol::unblock(move || {
+            let doing = format!("writing the snapshot in {}", directory.display());
+            let written = offload::run(Lane::Snapshot, doing, move || {
                 let result = snapshot::write(&directory, &header, &body);
                 Written { result, header, body }
             });
-            // There is room: one is written at a time.
-            let _ = done.send(written.await).await;
+            // One is written at a time: there is room for it, and for what became of it.
+            if let Ok(written) = written.await {
+                let _ = done.send(written).await;
+            }
         };
         executor.spawn(work).detach();
     }

@@ -47,6 +47,7 @@ use crate::linux::{hostname, rt};
 use crate::node::Node;
 use crate::node::kernel::Snapshot;
 use crate::node::record::{fenced, remembered};
+use crate::offload;
 use identity::Identity;
 use kernel::JOBS_MAX;
 use ledger::Ledger;
@@ -61,6 +62,8 @@ const REPORTS_MAX: usize = 512;
 const REQUESTS_MAX: usize = 64;
 /// Bytes of the threads that never recurse.
 const STACK: usize = 256 * 1024;
+/// Of the one that reads configurations.
+const STACK_CONTROL: usize = 4 * 1024 * 1024;
 /// SCHED_RR priority of the engine: above everything that is not real-time, below what a system
 /// gives its own watchdogs.
 const REALTIME: u8 = 20;
@@ -92,6 +95,15 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> Error {
     move |error| Error::System(doing, error)
 }
 
+/// Starts a thread that never recurses.
+fn spawn<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<thread::JoinHandle<T>> {
+    let thread = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work);
+    thread.map_err(|error| offload::no_task(&error))
+}
+
 /// Runs the daemon until SIGTERM or SIGINT; returns when every address is given up. `record` names
 /// a file for everything that enters the node.
 ///
@@ -99,6 +111,22 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> Error {
 /// It could not start, or something that nothing works without broke.
 pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     signals::block().map_err(system("blocking signals"))?;
+    // The first thread has the stack that the environment allows, which may be too small.
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("control".into()).stack_size(STACK_CONTROL);
+        let thread = thread.spawn_scoped(scope, || control(local, record));
+        let thread = thread.map_err(|error| offload::no_task(&error));
+        let result = thread.map_err(system("starting the control thread"))?.join();
+        result.unwrap_or_else(|_| panicked("running the control thread"))
+    })
+}
+
+fn panicked(doing: &'static str) -> Result<(), Error> {
+    Err(Error::System(doing, io::Error::other("it panicked")))
+}
+
+/// Starts everything and is the control thread then.
+fn control(local: Local, record: Option<&Path>) -> Result<(), Error> {
     let will = Will::new().map_err(system("making a memfd"))?;
     let settings = local.settings.clone();
     fs::DirBuilder::new()
@@ -113,7 +141,7 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     let store = store_of(&settings, &node)?;
     let mut warnings = Vec::new();
     if let Err(error) = rt::lock_memory() {
-        warnings.push(format!("memory is not locked ({error}): paging may delay adverts"));
+        warnings.push(format!("memory is not locked: {error}; paging may delay adverts"));
     }
 
     // Before the first thread and before anything is active.
@@ -122,6 +150,9 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     let starter = guard::Starter::new(&last_will, settings.realtime, settings.fence)
         .map_err(system("opening the will again"))?;
     let first = settings.guard.then(|| starter.start());
+
+    offload::start().map_err(system("starting the threads for what may wait"))?;
+    offload::reactor().map_err(system("starting smol's thread"))?;
 
     let (ledger, leftovers) = Ledger::open(&settings.run_dir, &snapshot);
     warnings.extend(leftovers.warnings);
@@ -165,14 +196,11 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     };
 
     let waker = engine_ringer.another().map_err(system("making a bell"))?;
-    thread::Builder::new()
-        .name("kernel".into())
-        .stack_size(STACK)
-        .spawn(move || {
-            let (jobs, answers) = (&job_receiver, &answer_sender);
-            kernel::run(requests, ledger, jobs, &kernel_bell, answers, &waker);
-        })
-        .map_err(system("starting the kernel thread"))?;
+    spawn("kernel", move || {
+        let (jobs, answers) = (&job_receiver, &answer_sender);
+        kernel::run(requests, ledger, jobs, &kernel_bell, answers, &waker);
+    })
+    .map_err(system("starting the kernel thread"))?;
 
     let engine = engine::Wiring {
         bell: engine_bell,
@@ -193,16 +221,13 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     };
     let (started_sender, started) = sync_channel(1);
     let realtime = settings.realtime;
-    let engine = thread::Builder::new()
-        .name("engine".into())
-        .stack_size(STACK)
-        .spawn(move || {
-            let result = if realtime { rt::realtime(REALTIME) } else { Ok(()) };
-            // The receiver is there until it has this.
-            let _ = started_sender.send(result);
-            engine::run(engine, core)
-        })
-        .map_err(system("starting the engine"))?;
+    let engine = spawn("engine", move || {
+        let result = if realtime { rt::realtime(REALTIME) } else { Ok(()) };
+        // The receiver is there until it has this.
+        let _ = started_sender.send(result);
+        engine::run(engine, core)
+    })
+    .map_err(system("starting the engine"))?;
     if let Ok(Err(error)) = started.recv() {
         warnings.push(format!("no real-time priority ({error}): load may delay adverts"));
     }
@@ -242,7 +267,7 @@ pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
     }
     match engine {
         Ok(result) => result.map_err(system("running the engine"))?,
-        Err(_) => return Err(Error::System("running the engine", io::Error::other("it panicked"))),
+        Err(_) => return panicked("running the engine"),
     }
     // All is said and taken away.
     will::disarm(&last_will).map_err(system("disarming the guard"))

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use super::channel::{self, Bell, Ringer};
 use crate::node::record::{self, End};
@@ -39,13 +39,11 @@ impl Tape {
         let has_hole = Arc::new(AtomicBool::new(false));
         let hole = Arc::clone(&has_hole);
         let name = path.display().to_string();
-        let writer = thread::Builder::new().name("record".into()).stack_size(super::STACK).spawn(
-            move || {
-                if let Err(error) = write(file, &turns, &bell, &hole) {
-                    log::error!("record {name}: {error}; it ends here");
-                }
-            },
-        )?;
+        let writer = super::spawn("record", move || {
+            if let Err(error) = write(file, &turns, &bell, &hole) {
+                log::error!("record {name}: {error}; it ends here");
+            }
+        })?;
         Ok((Self { frames, bell: ringer, has_hole }, writer))
     }
 

@@ -18,6 +18,8 @@ use smol::channel::Sender;
 use smol::{Async, Executor, Timer};
 use smol_hyper::rt::FuturesIo;
 
+use crate::offload;
+
 /// Clients at once: more than operators and collectors on one box.
 const CLIENTS_MAX: usize = 32;
 /// How long one may take for everything.
@@ -154,6 +156,7 @@ pub fn post(path: &Path, resource: &str) -> io::Result<Vec<u8>> {
 }
 
 fn ask(path: &Path, method: Method, resource: &str) -> io::Result<Vec<u8>> {
+    offload::reactor()?;
     smol::block_on(smol::future::or(fetch(path, method, resource), async {
         Timer::after(CLIENT_TIME).await;
         Err(io::Error::new(io::ErrorKind::TimedOut, "the daemon does not answer"))

@@ -1,6 +1,7 @@
 //! What keeps the engine's thread on time: real-time priority and memory that is never paged out.
 
 use std::io;
+use std::ptr;
 
 use super::sys;
 
@@ -21,12 +22,55 @@ pub fn realtime(priority: u8) -> io::Result<()> {
 }
 
 /// Keeps every page of the process in memory once it has been touched, so that a thread that must
-/// be on time never waits for a disk.
+/// be on time never waits for a disk. Only where all that the process may ever need can be locked:
+/// a limit would leave no room for later stacks and allocations, and end the process.
 ///
 /// # Errors
-/// EPERM or ENOMEM by RLIMIT_MEMLOCK; EINVAL before Linux 4.4.
+/// Why it is not, with the way out; EINVAL before Linux 4.4.
 pub fn lock_memory() -> io::Result<()> {
+    let limit = memory_limit()?;
+    // A limit of half of all addresses is none.
+    let is_none = limit == libc::RLIM_INFINITY || usize::try_from(limit).is_err();
+    if !is_none && !is_exempt(limit)? {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "RLIMIT_MEMLOCK is {} KiB and CAP_IPC_LOCK is missing; give it that capability, \
+                 or set the limit to unlimited (LimitMEMLOCK=infinity, ulimit -l unlimited)",
+                limit / 1024
+            ),
+        ));
+    }
     let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
     // SAFETY: takes flags alone.
     sys::check(unsafe { libc::mlockall(flags) }).map(drop)
+}
+
+fn memory_limit() -> io::Result<libc::rlim_t> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live structure.
+    sys::check(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Whether this process may lock more than `limit` bytes. Asked by doing so: a capability that is
+/// held in a user namespace looks the same as one that counts.
+fn is_exempt(limit: libc::rlim_t) -> io::Result<bool> {
+    /// Larger than a page anywhere.
+    const MORE: usize = 1 << 20;
+    /// MLOCK_ONFAULT (asm-generic/mman-common.h).
+    const ONFAULT: libc::c_int = 1;
+    let size = usize::try_from(limit).unwrap_or(usize::MAX / 4).saturating_add(MORE);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping, where the kernel likes; nobody may touch it.
+    let start = unsafe { libc::mmap(ptr::null_mut(), size, libc::PROT_NONE, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // Locks no page, as none is touched.
+    // SAFETY: the mapping of this size from above.
+    let locked = unsafe { libc::syscall(libc::SYS_mlock2, start, size, ONFAULT) };
+    // SAFETY: the mapping from above, of which nobody knows.
+    sys::check(unsafe { libc::munmap(start, size) })?;
+    Ok(locked == 0)
 }

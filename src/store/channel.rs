@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -28,6 +28,7 @@ use super::endpoint::{Endpoint, Host, Scheme};
 use super::error::{Error, ErrorKind};
 use super::letters::Options;
 use super::login::{Login, Token};
+use crate::offload::{self, Lane};
 
 /// Between http2 pings while a stream is open. Servers take less than 5 s for an attack.
 const PING_INTERVAL: Duration = Duration::from_secs(6);
@@ -102,9 +103,13 @@ async fn tcp(endpoint: &Endpoint, timeout: Duration) -> Result<Async<TcpStream>,
         |error: io::Error| Error::caused(endpoint, CONNECTING, ErrorKind::Unreachable, error);
     let mut addresses = match &endpoint.host {
         Host::Ip(ip) => vec![SocketAddr::new(*ip, endpoint.port)],
-        // The one thing here that needs the blocking pool's thread.
         Host::Name(name) => {
-            smol::net::resolve((name.as_str(), endpoint.port)).await.map_err(unreachable)?
+            let (doing, name, port) = (format!("resolving {name}"), name.clone(), endpoint.port);
+            let resolve = move || (name.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+            offload::run(Lane::Names, doing, resolve)
+                .await
+                .and_then(|addresses| addresses)
+                .map_err(unreachable)?
         }
     };
     addresses.truncate(ADDRESSES_MAX);

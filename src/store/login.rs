@@ -15,6 +15,7 @@ use super::files;
 use crate::config::EtcdLogin;
 use crate::linux::clock;
 use crate::node::Instant;
+use crate::offload::{self, Lane};
 
 const LOGGING_IN: &str = "logging in";
 /// Least time between two tokens: each costs the server a slow hash.
@@ -74,8 +75,11 @@ impl Login {
     pub(super) async fn renew(&mut self) -> Result<(), Error> {
         let wrong = |kind, why: &str| Error::new(&self.endpoint, LOGGING_IN, kind, why);
         let path = self.user.password_file.clone();
-        let bytes = smol::unblock(move || files::read_secret(&path))
+        let doing = format!("reading {}", path.display());
+        let bytes = offload::run(Lane::Secrets, doing, move || files::read_secret(&path))
             .await
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| bytes)
             .map_err(|why| wrong(ErrorKind::LocalFile, &why))?;
         let password = String::from_utf8(bytes)
             .map_err(|_| {

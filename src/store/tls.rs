@@ -25,6 +25,7 @@ use super::endpoint::{Endpoint, Host};
 use super::error::{Error, ErrorKind};
 use super::files;
 use crate::config::EtcdTls;
+use crate::offload::{self, Lane};
 
 const HANDSHAKE: &str = "agreeing on TLS";
 /// What an etcd that speaks gRPC agrees to (RFC 7301).
@@ -41,8 +42,11 @@ pub(super) async fn wrap(
 ) -> Result<TlsStream<Async<TcpStream>>, Error> {
     let name = server_name(endpoint, files)?;
     let files = files.clone();
-    let config = smol::unblock(move || client_config(&files))
+    let doing = format!("reading the certificates for {endpoint}");
+    let config = offload::run(Lane::Secrets, doing, move || client_config(&files))
         .await
+        .map_err(|error| error.to_string())
+        .and_then(|config| config)
         .map_err(|why| Error::new(endpoint, HANDSHAKE, ErrorKind::LocalFile, &why))?;
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name, stream)

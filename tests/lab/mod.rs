@@ -351,11 +351,16 @@ impl Host {
         environment: &[(&str, String)],
         text: &str,
     ) -> Daemon {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
+        program.envs(environment.iter().map(|(name, value)| (name, value)));
+        self.daemon_by(program, flags, text)
+    }
+
+    /// Starts a daemon here by this program, which executes the rest of its arguments, or is havip.
+    pub fn daemon_by(&self, mut program: Command, flags: &[&str], text: &str) -> Daemon {
         let config = self.folder.0.join("havip.toml");
         fs::write(&config, text).unwrap();
         let log = self.folder.0.join("log");
-        let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
-        program.envs(environment.iter().map(|(name, value)| (name, value)));
         program.arg("run").arg("--config").arg(&config).args(flags);
         let child = self.start(&mut program, &log);
         Daemon { child, config, log, socket: self.folder.0.join("run/havip.sock") }
