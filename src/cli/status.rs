@@ -139,11 +139,8 @@ fn not_well(status: &Value) -> Vec<String> {
     }
     for router in list(&vrrp["routers"]) {
         let name = text(router, "name");
-        for key in ["not_ready", "held_back", "conflict"] {
-            if let Some(why) = router[key].as_str() {
-                found.push(format!("router {name}: {}: {why}", key.replace('_', " ")));
-            }
-        }
+        let told = told(router).map(|(what, why)| format!("router {name}: {what}: {why}"));
+        found.extend(told);
         for vip in list(&router["vips"]).chain(list(&router["vips_excluded"])) {
             if vip["state"] == "missing" {
                 found.push(format!("router {name}: {} is missing", text(vip, "address")));
@@ -151,6 +148,14 @@ fn not_well(status: &Value) -> Vec<String> {
         }
     }
     found
+}
+
+/// What is not as it should be with one router: what, and in which words.
+fn told(router: &Value) -> impl Iterator<Item = (&'static str, &str)> {
+    let words = [("not_ready", "not ready"), ("held_back", "held back")];
+    let words = words.map(|(key, what)| (what, &router[key]));
+    let conflicts = list(&router["conflicts"]).map(|conflict| ("conflict", conflict));
+    words.into_iter().chain(conflicts).filter_map(|(what, why)| Some((what, why.as_str()?)))
 }
 
 /// What else is wrong between this node and the store.
@@ -256,10 +261,8 @@ fn render(status: &Value) -> String {
             heard,
             vips.join(", "),
         );
-        for key in ["not_ready", "held_back", "conflict"] {
-            if let Some(why) = router[key].as_str() {
-                let _ = writeln!(out, "{:<16} {}: {why}", "", key.replace('_', " "));
-            }
+        for (what, why) in told(router) {
+            let _ = writeln!(out, "{:<16} {what}: {why}", "");
         }
     }
     let mut tell = |what: &str, text: &str| {

@@ -55,6 +55,7 @@ impl Node {
             self.next_id += 1;
             self.by_name.insert(router.name.clone(), id);
             self.by_interface.entry(router.interface.clone()).or_default().push(id);
+            self.index_vips(id, &router);
             self.entries.insert(id, Box::new(Entry::new(router, now)));
         }
         self.config = Some(config);
@@ -79,7 +80,10 @@ impl Node {
             let before = entry.state_name();
             entry.forget_frames();
             let local = entry.source;
-            entry.router.reconfigure(now, local, router, &mut effects);
+            let old = Arc::clone(entry.router.config());
+            entry.router.reconfigure(now, local, Arc::clone(&router), &mut effects);
+            self.unindex_vips(id, &old);
+            self.index_vips(id, &router);
             self.effects(now, id, before, &mut effects, out);
             // Addresses that are listed no more go now; new ones come once all have gone.
             if let Some(entry) = self.entries.get(&id) {
@@ -119,6 +123,8 @@ impl Node {
                 self.by_interface.remove(&config.interface);
             }
         }
+        let config = Arc::clone(config);
+        self.unindex_vips(id, &config);
         self.by_vrid.retain(|_, other| *other != id);
         self.watches.stale();
     }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::Instant;
 use super::links::Place;
-use super::notice::{Mismatch, NotReady};
+use super::notice::NotReady;
+use super::rivals::Rivals;
 use super::router::{Heard, Reason, Router, State};
-use super::witness::Rival;
 use crate::config::{self, ChecksumMode};
 use crate::wire::vrrp::{AdvertSpec, Auth, RxMeta, SumForm, Version, max_addresses};
 use crate::wire::{Family, IfIndex};
@@ -76,15 +76,6 @@ pub(super) struct LastHeard {
     pub(super) src: IpAddr,
     pub(super) priority: u8,
     pub(super) at: Instant,
-}
-
-/// The last advert that names this router's addresses and is configured otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Misconfigured {
-    pub(super) src: IpAddr,
-    pub(super) mismatch: Mismatch,
-    /// Until when its sender must be taken for active.
-    pub(super) until: Instant,
 }
 
 /// The last accepted advert, if there was nothing to say about it: the next one is the same, as a
@@ -168,7 +159,8 @@ pub(super) struct Entry {
     pub(super) link_lost_at: Option<Instant>,
     /// It gave way, and stays away until then.
     pub(super) held_off: Option<(Instant, NotReady)>,
-    /// When it is to be looked at again for either.
+    /// When it is to be looked at again for either; a claim that is to be judged has a time of its
+    /// own.
     pub(super) look_at: Option<Instant>,
     /// Where this entry stands in the index of deadlines: at [`Self::deadlines`] or before them.
     pub(super) timers: Deadlines,
@@ -177,9 +169,8 @@ pub(super) struct Entry {
     pub(super) reason: Option<Reason>,
     pub(super) heard: Option<LastHeard>,
     usual: Option<Usual>,
-    pub(super) misconfigured: Option<Misconfigured>,
-    /// Who else said last that one of its addresses is his.
-    pub(super) rival: Option<Rival>,
+    /// Who else has what this router has.
+    pub(super) rivals: Rivals,
     /// The checksum form last heard, and who sends which.
     pub(super) sum_heard: Option<SumForm>,
     pub(super) sums: BTreeMap<IpAddr, SumForm>,
@@ -211,8 +202,7 @@ impl Entry {
             reason: None,
             heard: None,
             usual: None,
-            misconfigured: None,
-            rival: None,
+            rivals: Rivals::default(),
             sum_heard: None,
             sums: BTreeMap::new(),
             counters: Counters::default(),
@@ -232,7 +222,9 @@ impl Entry {
 
     /// When something is due.
     pub(super) fn deadlines(&self) -> Deadlines {
-        Deadlines { router: self.router.next_deadline(), renew: self.renew_at, look: self.look_at }
+        let judge_at = self.rivals.claim.map(|claim| claim.judge_at);
+        let look = self.look_at.into_iter().chain(judge_at).min();
+        Deadlines { router: self.router.next_deadline(), renew: self.renew_at, look }
     }
 
     /// Name of the state as operators and RFC 9568 have it.
@@ -276,6 +268,7 @@ impl Entry {
 
     /// Counts an advert that takes part in the election.
     pub(super) const fn note_heard(&mut self, now: Instant, heard: Heard) {
+        self.rivals.elected();
         self.counters.adverts_received += 1;
         let Heard { src, priority, .. } = heard;
         if priority == 0 {

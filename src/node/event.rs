@@ -199,14 +199,23 @@ impl Inbox {
             .map(|(port, meta, at)| (*port, *meta, self.bytes.get(at.clone()).unwrap_or_default()))
     }
 
-    /// Hands everything to `take` and forgets it: first what changed on the box, then packets.
+    /// Hands everything to `take` and forgets it: first what changed on the box, then packets, then
+    /// who says that he has an address. A new active router advertises before it announces (RFC
+    /// 9568 §6.4.2), and the two come in through different sockets.
     pub(super) fn drain(&mut self, mut take: impl FnMut(Event<'_>)) {
+        let mut claims = Vec::new();
         for event in self.events.drain(..) {
-            take(event);
+            match event {
+                Event::Claimed { .. } => claims.push(event),
+                event => take(event),
+            }
         }
         for (port, meta, at) in self.packets.drain(..) {
             let bytes = self.bytes.get(at).unwrap_or_default();
             take(Event::Packet { port, meta, bytes });
+        }
+        for claim in claims {
+            take(claim);
         }
         self.bytes.clear();
     }

@@ -123,11 +123,6 @@ impl Links {
         self.links.values().any(|link| link.mac == Some(mac))
     }
 
-    /// Where this address stands on a link, whatever its prefix length.
-    pub(super) fn place_of(&self, index: IfIndex, ip: IpAddr) -> Option<Place> {
-        self.with_ip(index, ip).next().map(|(place, _)| *place)
-    }
-
     pub(super) fn by_name(&self, name: &IfName) -> Option<&Link> {
         self.links.values().find(|link| link.name == *name)
     }

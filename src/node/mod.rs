@@ -21,6 +21,7 @@ mod observe;
 mod packet;
 mod ports;
 pub mod record;
+mod rivals;
 pub mod router;
 mod status;
 #[cfg(test)]
@@ -107,6 +108,8 @@ pub struct Node {
     by_name: BTreeMap<RouterName, RouterId>,
     by_interface: BTreeMap<IfName, Vec<RouterId>>,
     by_vrid: BTreeMap<(Port, Vrid), RouterId>,
+    /// Whose a VIP is; several routers may have one, on different interfaces.
+    by_vip: BTreeMap<IpAddr, Vec<RouterId>>,
     ports: Ports,
     timers: BTreeSet<(Instant, Timer, RouterId)>,
     claims: Claims,
@@ -139,6 +142,7 @@ impl Node {
             by_name: BTreeMap::new(),
             by_interface: BTreeMap::new(),
             by_vrid: BTreeMap::new(),
+            by_vip: BTreeMap::new(),
             ports: Ports::default(),
             timers: BTreeSet::new(),
             claims: Claims::default(),
@@ -173,7 +177,7 @@ impl Node {
             Event::SendFailed { index, errno, count, adverts } => {
                 self.send_failed(now, index, (errno, count), &adverts, out);
             }
-            Event::Claimed { index, ip, mac } => self.claimed(now, index, ip, mac, out),
+            Event::Claimed { index, ip, mac } => self.claimed(now, index, ip, mac),
             Event::Config(config) => match self.phase {
                 Phase::Reading | Phase::Cleaning => self.config = Some(config),
                 Phase::Running => self.apply_config(now, config, out),
@@ -284,6 +288,7 @@ impl Node {
                 Timer::Renew => self.renew(now, id),
                 Timer::Look => {
                     entry.look_at = None;
+                    self.judge(now, id, out);
                     self.evaluate(now, id, out);
                 }
             }
@@ -369,6 +374,7 @@ impl Node {
                     let router = entry.router.config().name.clone();
                     self.notice(now, Notice::Overslept { router, late }, out);
                 }
+                Effect::Won(heard) => self.won(now, id, heard, out),
                 Effect::Guarding => self.guarding(now, id, out),
             }
         }
@@ -398,6 +404,7 @@ impl Node {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.since = now;
         entry.reason = Some(reason);
+        entry.rivals.moved();
         out.states_changed = true;
         let router = entry.router.config().name.clone();
         let states = (before, entry.state_name());

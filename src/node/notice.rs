@@ -148,6 +148,13 @@ pub enum Notice {
         /// Where the other says it is.
         theirs: Mac,
     },
+    /// Another active router goes on though this one has precedence.
+    DeafLoser {
+        /// Which.
+        router: RouterName,
+        /// The other's address.
+        src: IpAddr,
+    },
     /// Packets could not be sent.
     SendFailed {
         /// Where.
@@ -220,6 +227,7 @@ impl Notice {
         match self {
             Self::AddressConflict { .. }
             | Self::AddressFailed { .. }
+            | Self::DeafLoser { .. }
             | Self::DumpFailed { .. }
             | Self::Misconfigured { .. }
             | Self::SendFailed { .. } => Level::Error,
@@ -253,6 +261,7 @@ impl Notice {
             Self::Overslept { router, .. } => of_router(7, router),
             Self::SendFailed { interface, .. } => of_interface(8, interface),
             Self::AddressConflict { router, .. } => of_router(12, router),
+            Self::DeafLoser { router, .. } => of_router(13, router),
             Self::AddressFailed { .. } => Some((9, String::new())),
             Self::Overrun => Some((10, String::new())),
             Self::DumpFailed { .. } => Some((11, String::new())),
@@ -343,6 +352,7 @@ impl fmt::Display for Notice {
             Self::AddressConflict { router, address, ours, theirs } => {
                 write!(f, "({router}) {}", Conflict { address, ours: *ours, theirs: *theirs })
             }
+            Self::DeafLoser { router, src } => write!(f, "({router}) {}", DeafLoser(src)),
             Self::SendFailed { interface, errno, count } => {
                 write!(f, "{interface}: {count} packet(s) not sent: {errno}")
             }
@@ -372,6 +382,21 @@ impl fmt::Display for Conflict<'_> {
             write!(f, ", which is at {ours} here")?;
         }
         f.write_str(": two hosts have it; find that one and take it away there")
+    }
+}
+
+/// An active router of less precedence that does not yield, in words.
+pub(super) struct DeafLoser<'a>(pub(super) &'a IpAddr);
+
+impl fmt::Display for DeafLoser<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is active as well, has less precedence and does not yield: it does not hear this \
+             gateway; look there for a firewall rule that drops IP protocol 112, for rp_filter, \
+             and for a switch that does not pass multicast",
+            self.0
+        )
     }
 }
 

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::entry::{Misconfigured, RouterId};
+use super::entry::RouterId;
 use super::notice::{Difference, Mismatch};
+use super::rivals::Misconfigured;
 use super::router::{Heard, Input};
 use super::{Actions, Instant, Node, Notice};
 use crate::wire::vrrp::{Advert, Auth, Discard, Packet, RxMeta, Version, active_down_interval};
@@ -144,7 +145,8 @@ impl Node {
                 0 => Duration::ZERO,
                 _ => active_down_interval(config.version, config.priority, interval),
             };
-            entry.misconfigured = Some(Misconfigured { src, mismatch, until: now + silence });
+            entry.rivals.misconfigured =
+                Some(Misconfigured { src, mismatch, until: now + silence });
             self.input(now, id, Input::Misconfigured(heard), out);
         } else {
             entry.counters.foreign_cluster += 1;
@@ -156,7 +158,7 @@ impl Node {
     /// Says that a misconfigured advert was heard.
     pub(super) fn guarding(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
         let Some(entry) = self.entries.get(&id) else { return };
-        let Some(Misconfigured { src, mismatch, .. }) = entry.misconfigured else { return };
+        let Some(Misconfigured { src, mismatch, .. }) = entry.rivals.misconfigured else { return };
         let router = entry.router.config().name.clone();
         let backup = !entry.router.is_active();
         self.notice(now, Notice::Misconfigured { router, src, mismatch, backup }, out);

@@ -108,6 +108,8 @@ pub enum Effect {
     Moved(Reason),
     /// Was and stays active, but others may have learned otherwise: announce the addresses again.
     Reannounce(Reason),
+    /// A losing advert was heard while active, answered or not.
+    Won(Heard),
     /// A misconfigured advert was heard while backup or active.
     Guarding,
     /// The advert goes out more than half an interval late.
@@ -150,7 +152,7 @@ pub struct Router {
     state: State,
     /// Active_Adver_Interval (RFC 9568 §6.1): learned from the active router.
     active_adver_interval: Centis,
-    /// When this router last answered a losing advert out of turn.
+    /// When this router last answered an advert out of turn.
     answered_at: Option<Instant>,
     /// Until when it listens before it may take over out of silence.
     listens_until: Instant,
@@ -437,22 +439,34 @@ impl Router {
     ) {
         let priority = self.config.priority.number();
         if heard.priority == 0 {
-            out.push(Effect::Advertise(priority));
-            self.state = State::Active { adver_at: self.next_advert(now) };
+            // Whoever listens learns at once that an active router is there.
+            if self.may_answer(now) {
+                out.push(Effect::Advertise(priority));
+                self.state = State::Active { adver_at: self.next_advert(now) };
+            }
         } else if heard.priority > priority || (heard.priority == priority && heard.src > local) {
             self.active_adver_interval = heard.interval;
             self.become_backup(now, Waiting::Accepted);
             out.push(Effect::Deactivated(Reason::Outranked(heard.src)));
         } else {
             // RFC 9568 §6.4.3: a losing advert is answered at once, so that its sender yields.
-            // The answer is bounded, or a stranger's flood would make this router flood.
-            let pause = self.config.advert_interval.duration() / 8;
-            if self.answered_at.is_none_or(|at| now.since(at) >= pause) {
-                self.answered_at = Some(now);
+            if self.may_answer(now) {
                 out.push(Effect::Advertise(priority));
                 out.push(Effect::Reannounce(Reason::ConflictWon(heard.src)));
             }
+            out.push(Effect::Won(heard));
         }
+    }
+
+    /// Whether an advert out of turn may answer what was heard. The answers are bounded, or a
+    /// stranger's flood would make this router flood.
+    fn may_answer(&mut self, now: Instant) -> bool {
+        let pause = self.config.advert_interval.duration() / 8;
+        let may = self.answered_at.is_none_or(|at| now.since(at) >= pause);
+        if may {
+            self.answered_at = Some(now);
+        }
+        may
     }
 
     fn become_active(&mut self, now: Instant, reason: Reason, out: &mut Vec<Effect>) {

@@ -1,19 +1,16 @@
 //! What the node shows of itself: for operators, the control socket and metrics.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use super::entry::{Counters, Entry, Misconfigured};
-use super::notice::Conflict;
+use super::entry::{Counters, Entry};
+use super::notice::{Conflict, DeafLoser};
+use super::rivals::{Misconfigured, Rival};
 use super::router::{State, Waiting};
 use super::{Dump, Instant, Node, Phase};
 use crate::config::RouterName;
 use crate::wire::vrrp::SumForm;
-
-/// How long another's claim to a VIP is shown.
-const RIVAL_SHOWN: Duration = Duration::from_secs(20);
 
 /// Everything that one node shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,8 +49,10 @@ pub struct RouterStatus {
     /// A backup that will not take over: which misconfigured advert it heard.
     pub held_back: Option<String>,
     /// Beside the active router that it knows, or is, there is one that is configured otherwise,
-    /// or another host says that it has one of its VIPs.
+    /// or another host says that it has one of its VIPs. The first of `conflicts`.
     pub conflict: Option<String>,
+    /// Everybody else who has, or seems to have, what this router has: one text each.
+    pub conflicts: Vec<String>,
     /// 1 to 255.
     pub priority: u8,
     /// Seconds.
@@ -180,6 +179,7 @@ impl Node {
             ("routers by name", self.by_name.len()),
             ("routers by interface", self.by_interface.values().map(Vec::len).sum()),
             ("routers by VRID", self.by_vrid.len()),
+            ("routers by VIP", self.by_vip.values().map(Vec::len).sum()),
             ("timers", self.timers.len()),
             ("changes", self.changes.len()),
             ("limits", self.limits.len()),
@@ -216,16 +216,16 @@ impl Node {
         let tell = |Misconfigured { src, mismatch, .. }: Misconfigured| {
             format!("{src} advertises this router's addresses {mismatch}; {}", mismatch.way_out())
         };
-        let claimed = || {
-            let rival = entry.rival.filter(|rival| now.since(rival.at) < RIVAL_SHOWN)?;
+        let rivals = &entry.rivals;
+        let held_back = rivals.misconfigured.filter(|_| guarded).map(tell);
+        let misconfigured = rivals.misconfigured.filter(|other| !guarded && now < other.until);
+        let loser = rivals.deaf_loser(now).map(|src| DeafLoser(&src).to_string());
+        let claimed = rivals.shown_rival(now).map(|Rival { address, mac, .. }| {
             let ours = entry.link.and_then(|index| self.links.link(index)?.mac);
-            Some(Conflict { address: &rival.address, ours, theirs: rival.mac }.to_string())
-        };
-        let (held_back, conflict) = match entry.misconfigured {
-            Some(other) if guarded => (Some(tell(other)), None),
-            Some(other) if now < other.until => (None, Some(tell(other))),
-            Some(_) | None => (None, claimed()),
-        };
+            Conflict { address: &address, ours, theirs: mac }.to_string()
+        });
+        let conflicts: Vec<String> =
+            misconfigured.map(tell).into_iter().chain(loser).chain(claimed).collect();
         RouterStatus {
             name: config.name.to_string(),
             vrid: config.vrid.number(),
@@ -237,7 +237,8 @@ impl Node {
             reason: entry.reason.map(|reason| reason.to_string()),
             not_ready: entry.not_ready.map(|why| why.to_string()),
             held_back,
-            conflict,
+            conflict: conflicts.first().cloned(),
+            conflicts,
             priority: config.priority.number(),
             advert_interval: config.advert_interval.to_string(),
             active_adver_interval: entry.router.active_adver_interval().to_string(),

@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::entry::RouterId;
 use super::event::{Action, Actions};
 use super::kernel::Port;
 use super::links::Place;
 use super::notice::Notice;
+use super::rivals::{Claimed, Rival};
+use super::router::Heard;
 use super::{Instant, Node};
 use crate::wire::{Family, IfIndex, Mac};
 
@@ -18,16 +21,10 @@ use crate::wire::{Family, IfIndex, Mac};
 /// hosts that both defend must not do it for ever.
 const DEFEND_PAUSE: Duration = Duration::from_secs(10);
 
-/// Another's claim to an address of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rival {
-    pub(super) address: IpAddr,
-    pub(super) mac: Mac,
-    /// When it was heard last.
-    pub(super) at: Instant,
-    /// When ours was announced because of it.
-    defended_at: Instant,
-}
+/// How long a claim waits for the advert of its sender, beyond an interval of a second at most: an
+/// ordinary hand-over is none, in whatever order its packets are read.
+const JUDGE_AFTER: Duration = Duration::from_millis(200);
+const INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// What each port listens for.
 #[derive(Debug, Default)]
@@ -84,45 +81,74 @@ impl Node {
     }
 
     /// Someone says that `ip` is at `mac`.
-    pub(super) fn claimed(
-        &mut self,
-        now: Instant,
-        index: IfIndex,
-        ip: IpAddr,
-        mac: Mac,
-        out: &mut Actions,
-    ) {
+    pub(super) fn claimed(&mut self, now: Instant, index: IfIndex, ip: IpAddr, mac: Mac) {
         // A frame of ours that came back.
         if self.links.has_mac(mac) {
             return;
         }
-        let Some(place) = self.links.place_of(index, ip) else { return };
-        let Some(id) = self.claims.claim_on(&place).map(|claim| claim.router) else { return };
-        let ours = self.links.link(index).and_then(|link| link.mac);
+        let Some((id, place)) = self.holder_of(index, ip) else { return };
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let config = entry.router.config();
+        let interval = entry.router.config().advert_interval.duration();
         // Whoever had it until now may not have heard yet.
-        if now.since(entry.since) < config.advert_interval.duration() {
+        let hands_over = now.since(entry.since) < interval
+            || entry.heard.is_some_and(|heard| now.since(heard.at) < interval);
+        if hands_over || entry.rivals.claim.is_some() {
             return;
         }
+        let judge_at = now + interval.min(INTERVAL_MAX) + JUDGE_AFTER;
+        entry.rivals.claim = Some(Claimed { place, mac, judge_at });
+        self.retime(id);
+    }
+
+    /// The active router that has a VIP on this link, and its place.
+    fn holder_of(&self, index: IfIndex, ip: IpAddr) -> Option<(RouterId, Place)> {
+        self.by_vip.get(&ip)?.iter().find_map(|id| {
+            let places = &self.entries.get(id)?.places;
+            let place = places.iter().find(|place| place.0 == index && place.1.ip == ip)?;
+            Some((*id, *place))
+        })
+    }
+
+    /// Believes a claim that no advert has explained.
+    pub(super) fn judge(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(Claimed { place, mac, .. }) =
+            entry.rivals.claim.take_if(|claim| now >= claim.judge_at)
+        else {
+            return;
+        };
+        let (index, address) = (place.0, place.1.ip);
         entry.counters.address_conflicts += 1;
-        let defends = entry.rival.is_none_or(|last| now.since(last.defended_at) >= DEFEND_PAUSE);
-        let defended_at = entry.rival.filter(|_| !defends).map_or(now, |last| last.defended_at);
-        entry.rival = Some(Rival { address: ip, mac, at: now, defended_at });
-        let router = config.name.clone();
+        let last = entry.rivals.rival;
+        let defends = last.is_none_or(|last| now.since(last.defended_at) >= DEFEND_PAUSE);
+        let defended_at = last.filter(|_| !defends).map_or(now, |last| last.defended_at);
+        entry.rivals.rival = Some(Rival { address, mac, at: now, defended_at });
+        let router = entry.router.config().name.clone();
+        let ours = self.links.link(index).and_then(|link| link.mac);
         if defends {
             self.announcer.start(place);
         }
-        self.notice(now, Notice::AddressConflict { router, address: ip, ours, theirs: mac }, out);
+        self.notice(now, Notice::AddressConflict { router, address, ours, theirs: mac }, out);
+    }
+
+    /// A losing advert came in while active.
+    pub(super) fn won(&mut self, now: Instant, id: RouterId, heard: Heard, out: &mut Actions) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let config = entry.router.config();
+        let (router, own) = (config.name.clone(), config.advert_interval);
+        if entry.rivals.lost(now, heard, own) {
+            self.notice(now, Notice::DeafLoser { router, src: heard.src }, out);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Bench, ETH0, router};
-    use super::super::{Event, Via};
+    use super::super::testing::{Bench, ETH0, advert, router};
+    use super::super::{Event, Inbox};
     use super::*;
     use crate::config::{Prefix, Router};
+    use crate::wire::vrrp::{RxMeta, group};
 
     fn vip(last: u8) -> Prefix {
         Prefix::host([10, 0, 0, last].into())
@@ -130,12 +156,16 @@ mod tests {
 
     const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
-    fn claim(bench: &mut Bench, ip: [u8; 4], mac: Mac) -> bool {
+    fn hear(bench: &mut Bench, ip: [u8; 4], mac: Mac) {
         bench.event(Event::Claimed { index: ETH0, ip: ip.into(), mac });
-        bench.timeout();
-        let announced = bench.actions.frames().any(|(via, ..)| via == Via::Ethernet(ETH0));
-        bench.settle();
-        announced
+    }
+
+    /// Another claims it, and no advert explains that; whether ours is announced because of it.
+    fn claim(bench: &mut Bench, ip: [u8; 4], mac: Mac) -> bool {
+        hear(bench, ip, mac);
+        let before = bench.router().counters.announcements;
+        bench.pass(Duration::from_millis(1_300));
+        bench.router().counters.announcements > before
     }
 
     fn watched(bench: &Bench) -> Vec<&Action> {
@@ -150,6 +180,7 @@ mod tests {
         assert_eq!(bench.router().counters.address_conflicts, 0);
         bench.pass(Duration::from_secs(10));
         assert_eq!(bench.router().state, "active");
+        bench.pass(Duration::from_millis(1));
         assert!(claim(&mut bench, [10, 0, 0, 51], THEIRS));
         let notice = bench.router().conflict.unwrap();
         assert!(notice.contains("02:00:00:00:00:09") && notice.contains("02:00:00:00:00:01"));
@@ -159,12 +190,83 @@ mod tests {
         assert!(claim(&mut bench, [10, 0, 0, 51], THEIRS));
         assert_eq!(bench.router().counters.address_conflicts, 3);
         assert_eq!(bench.router().state, "active", "no stranger takes it by a word");
-        bench.pass(Duration::from_secs(21));
+        bench.pass(Duration::from_secs(91));
         assert_eq!(bench.router().conflict, None);
         // What is ours, and what is no VIP, is nobody's claim.
         assert!(!claim(&mut bench, [10, 0, 0, 51], Mac([2, 0, 0, 0, 0, 1])));
         assert!(!claim(&mut bench, [10, 0, 0, 52], THEIRS));
         assert_eq!(bench.router().counters.address_conflicts, 3);
+    }
+
+    #[test]
+    fn an_announcement_read_before_its_advert_is_a_hand_over_and_no_conflict() {
+        let peer = "10.0.0.202";
+        let strong = advert(&router(51), peer, 200);
+        let port = Port { index: ETH0, family: Family::V4 };
+        let meta = RxMeta { src: peer.parse().unwrap(), dst: group(Family::V4), ttl: 255 };
+        let claimed = || Event::Claimed { index: ETH0, ip: [10, 0, 0, 51].into(), mac: THEIRS };
+        let active = || {
+            let mut bench = Bench::new(vec![router(51)]);
+            bench.pass(Duration::from_secs(10));
+            assert_eq!(bench.router().state, "active");
+            bench
+        };
+        // In one turn, whatever was read first.
+        let mut bench = active();
+        let mut inbox = Inbox::default();
+        inbox.event(claimed());
+        inbox.packet(port, meta, &strong);
+        let mut order = Vec::new();
+        inbox.drain(|event| {
+            order.push(matches!(event, Event::Claimed { .. }));
+            bench.event(event);
+        });
+        assert_eq!(order, [false, true]);
+        assert_eq!(bench.router().state, "backup");
+        // And the advert half an interval later than its announcement.
+        let mut late = active();
+        late.event(claimed());
+        late.pass(Duration::from_millis(500));
+        late.packet(peer, &strong);
+        for bench in [&mut bench, &mut late] {
+            bench.pass(Duration::from_secs(2));
+            let shown = bench.router();
+            assert_eq!((shown.state, shown.counters.address_conflicts), ("backup", 0));
+            assert_eq!((shown.conflict, shown.conflicts), (None, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn another_s_claim_is_over_with_the_state_that_it_concerned() {
+        let mut bench = Bench::new(vec![router(51)]);
+        bench.pass(Duration::from_secs(10));
+        claim(&mut bench, [10, 0, 0, 51], THEIRS);
+        assert!(bench.router().conflict.is_some());
+        bench.packet("10.0.0.202", &advert(&router(51), "10.0.0.202", 200));
+        assert_eq!((bench.router().state, bench.router().conflict), ("backup", None));
+    }
+
+    #[test]
+    fn a_loser_that_yields_is_no_conflict_and_one_that_goes_on_is_named() {
+        let mut bench = Bench::new(vec![router(51)]);
+        bench.pass(Duration::from_secs(10));
+        let weak = advert(&router(51), "10.0.0.202", 50);
+        bench.packet("10.0.0.202", &weak);
+        hear(&mut bench, [10, 0, 0, 51], THEIRS);
+        bench.pass(Duration::from_secs(9));
+        assert_eq!(bench.router().conflicts, Vec::<String>::new(), "it yielded");
+        let mut told = 0;
+        for _ in 0..8 {
+            bench.packet("10.0.0.202", &weak);
+            let deaf = |notice: &&Notice| matches!(notice, Notice::DeafLoser { .. });
+            told += bench.actions.notices.iter().filter(deaf).count();
+            bench.pass(Duration::from_secs(1));
+        }
+        assert_eq!((told, bench.router().state), (1, "active"));
+        let conflict = bench.router().conflict.unwrap();
+        assert!(conflict.contains("10.0.0.202") && conflict.contains("does not yield"));
+        bench.pass(Duration::from_secs(5));
+        assert_eq!(bench.router().conflict, None, "it fell silent");
     }
 
     #[test]

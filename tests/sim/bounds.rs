@@ -90,8 +90,8 @@ impl Bounds {
                 "ports being opened or left" => sockets,
                 "discards" => DISCARDS_MAX * routers.min(sockets),
                 "send errors" => routers.min(links),
-                "claims" | "places" | "to renew" | "to add" | "added" | "losses" | "announced"
-                | "announcements" | "watched addresses" => vips,
+                "routers by VIP" | "claims" | "places" | "to renew" | "to add" | "added"
+                | "losses" | "announced" | "announcements" | "watched addresses" => vips,
                 "held back" => vips + addresses,
                 "ways open" => vips,
                 "ways shut" => addresses,

@@ -1,0 +1,140 @@
+//! Who else has, or says that he has, what a router has: each reason for which two hosts may answer
+//! for one VIP, kept until it is over, so that it can be shown.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::entry::RouterId;
+use super::links::Place;
+use super::notice::Mismatch;
+use super::router::Heard;
+use super::{Instant, Node};
+use crate::config;
+use crate::wire::Mac;
+use crate::wire::vrrp::Centis;
+
+/// How long another's claim to a VIP is shown: gateways announce what they have each minute.
+const RIVAL_SHOWN: Duration = Duration::from_secs(90);
+/// A losing active router yields with the first advert that it hears. One that goes on for so many
+/// intervals hears none.
+const LOSES_INTERVALS: u32 = 5;
+/// One that was silent for so many has yielded, and took over anew: no backup does so earlier.
+const YIELDED_INTERVALS: u32 = 3;
+
+/// The last advert that names this router's addresses and is configured otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Misconfigured {
+    pub(super) src: IpAddr,
+    pub(super) mismatch: Mismatch,
+    /// Until when its sender must be taken for active.
+    pub(super) until: Instant,
+}
+
+/// Another's claim to an address of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rival {
+    pub(super) address: IpAddr,
+    pub(super) mac: Mac,
+    /// When it was heard last.
+    pub(super) at: Instant,
+    /// When ours was announced because of it.
+    pub(super) defended_at: Instant,
+}
+
+/// A claim that was heard a moment ago: the advert of a new active router may still be on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claimed {
+    pub(super) place: Place,
+    pub(super) mac: Mac,
+    pub(super) judge_at: Instant,
+}
+
+/// An active router of less precedence that was heard while active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Loser {
+    pub(super) src: IpAddr,
+    since: Instant,
+    at: Instant,
+    interval: Centis,
+    said: bool,
+}
+
+impl Loser {
+    fn is_heard(&self, now: Instant) -> bool {
+        now.since(self.at) < self.interval.duration() * YIELDED_INTERVALS
+    }
+
+    fn is_deaf(&self) -> bool {
+        self.at.since(self.since) >= self.interval.duration() * LOSES_INTERVALS
+    }
+}
+
+/// Everything that one router knows of others who have what it has.
+#[derive(Debug, Default)]
+pub(super) struct Rivals {
+    pub(super) misconfigured: Option<Misconfigured>,
+    pub(super) claim: Option<Claimed>,
+    pub(super) rival: Option<Rival>,
+    loser: Option<Loser>,
+}
+
+impl Rivals {
+    /// The router's state is another: what others said of the one before is out of date.
+    pub(super) const fn moved(&mut self) {
+        (self.claim, self.rival, self.loser) = (None, None, None);
+    }
+
+    /// An advert that takes part in the election: it decides who has the addresses, and explains
+    /// why its sender said that he has them.
+    pub(super) const fn elected(&mut self) {
+        (self.claim, self.rival) = (None, None);
+    }
+
+    /// A losing advert was heard while active; returns whether its sender is to be named now.
+    pub(super) fn lost(&mut self, now: Instant, heard: Heard, own: Centis) -> bool {
+        let interval = own.max(heard.interval);
+        let known = self.loser.filter(|last| last.src == heard.src && last.is_heard(now));
+        let mut loser = match known {
+            Some(last) => Loser { at: now, ..last },
+            None => Loser { src: heard.src, since: now, at: now, interval, said: false },
+        };
+        let says = loser.is_deaf() && !loser.said;
+        loser.said |= says;
+        self.loser = Some(loser);
+        says
+    }
+
+    /// Who advertises with less precedence and does not yield.
+    pub(super) fn deaf_loser(&self, now: Instant) -> Option<IpAddr> {
+        self.loser.filter(|loser| loser.is_deaf() && loser.is_heard(now)).map(|loser| loser.src)
+    }
+
+    /// Whose claim to an address is not over yet.
+    pub(super) fn shown_rival(&self, now: Instant) -> Option<Rival> {
+        self.rival.filter(|rival| now.since(rival.at) < RIVAL_SHOWN)
+    }
+}
+
+impl Node {
+    /// Takes note of whose the VIPs of a router are.
+    pub(super) fn index_vips(&mut self, id: RouterId, config: &config::Router) {
+        for prefix in config.vips.iter().chain(&config.vips_excluded) {
+            let ids = self.by_vip.entry(prefix.ip).or_default();
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+    }
+
+    /// Forgets it.
+    pub(super) fn unindex_vips(&mut self, id: RouterId, config: &config::Router) {
+        for prefix in config.vips.iter().chain(&config.vips_excluded) {
+            if let Some(ids) = self.by_vip.get_mut(&prefix.ip) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    self.by_vip.remove(&prefix.ip);
+                }
+            }
+        }
+    }
+}
