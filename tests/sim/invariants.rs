@@ -250,6 +250,10 @@ impl Watch {
         for notice in turn.notices.iter().filter(|notice| notice.level() == Level::Error) {
             let causes: &[Kind] = match notice {
                 Notice::AddressFailed { .. } => &[Kind::Operations, Kind::LinkGone],
+                // Nothing of what this machine says arrives at the other.
+                Notice::DeafLoser { .. } => {
+                    &[Kind::Bursts, Kind::Corrupt, Kind::Cut, Kind::Loss, Kind::SendsFail]
+                }
                 Notice::DumpFailed { .. } => &[Kind::DumpsFail],
                 Notice::SendFailed { .. } => &[Kind::SendsFail],
                 Notice::Misconfigured { .. } => &[
@@ -264,9 +268,10 @@ impl Watch {
                 ],
                 _ => &[],
             };
+            // What another machine suffers, or is told.
+            let others = matches!(notice, Notice::DeafLoser { .. } | Notice::Misconfigured { .. });
             let excused = self.ever(causes, turn.machine)
-                || (matches!(notice, Notice::Misconfigured { .. })
-                    && self.began.iter().any(|(kind, _)| causes.contains(kind)));
+                || (others && self.began.iter().any(|(kind, _)| causes.contains(kind)));
             if !excused {
                 return Err(format!(
                     "machine {}: an error without a fault: {notice}",
