@@ -17,6 +17,8 @@ const REPEATS: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(2)];
 /// Time between two announcements of an address that has been there for a while.
 const REFRESH: Duration = Duration::from_secs(60);
+/// Time from a reading of the whole kernel to the announcement of what it has.
+const AGAIN: Duration = Duration::from_secs(1);
 /// First announcements of one link: this many at once, then a pause.
 const FIRST_BURST: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -67,6 +69,21 @@ impl Announcer {
         queue.remove(place);
         if queue.places.is_empty() {
             self.links.remove(&place.0);
+        }
+    }
+
+    /// Announces each place again within [`AGAIN`]: notifications were lost, and an address may have
+    /// been away meanwhile. However often they are lost, that is once in this time.
+    pub(super) fn again(&mut self, now: Instant) {
+        let at = now + AGAIN;
+        for queue in self.links.values_mut() {
+            while let Some((_, place)) = queue.later.last().copied().filter(|(of, _)| *of > at) {
+                queue.later.pop_last();
+                queue.later.insert((at, place));
+                if let Some((_, waits)) = queue.places.get_mut(&place) {
+                    *waits = Waits::Later(at);
+                }
+            }
         }
     }
 
@@ -225,6 +242,27 @@ mod tests {
         announcer.due(later, |_| count += 1);
         assert_eq!(count, 1);
         assert_eq!(announcer.next_deadline(), Some(later + REPEATS[0]));
+    }
+
+    #[test]
+    fn after_lost_notifications_each_address_is_announced_once_more_within_a_second() {
+        let mut announcer = Announcer::default();
+        announcer.start(place(1, 1));
+        announcer.start(place(1, 2));
+        let settled = Duration::from_secs(10);
+        assert_eq!(until(&mut announcer, settled).len(), 2 * (1 + REPEATS.len()));
+        // However often they are lost: what waits for less is not put off.
+        for millis in 0..500 {
+            announcer.again(Instant::ZERO + settled + Duration::from_millis(millis));
+        }
+        let all = until(&mut announcer, settled + Duration::from_secs(59));
+        let at = Instant::ZERO + settled + AGAIN;
+        assert_eq!(all, [(at, place(1, 1)), (at, place(1, 2))]);
+        let sizes = announcer.sizes();
+        assert_eq!(sizes, [("announced", 2), ("announcements", 2)]);
+        announcer.stop(&place(1, 1));
+        announcer.stop(&place(1, 2));
+        assert_eq!(announcer.next_deadline(), None);
     }
 
     #[test]

@@ -146,6 +146,8 @@ impl Node {
         for place in missing {
             self.is_back(place);
         }
+        // Nor is what a renewal brought back before the loss was heard of known from any of these.
+        self.announcer.again(now);
         if self.phase == Phase::Reading {
             self.phase = Phase::Cleaning;
             let count =

@@ -57,6 +57,8 @@ pub(crate) struct Watch {
     disturbed: BTreeMap<usize, Instant>,
     shaken: BTreeMap<usize, Instant>,
     deaf: BTreeMap<usize, Instant>,
+    /// Machines that lost notifications and did not read yet that they did.
+    missed: BTreeSet<usize>,
     /// When each machine's kernel last had something to tell that was not heard.
     unheard: BTreeMap<usize, Instant>,
     lives: BTreeMap<usize, u64>,
@@ -125,10 +127,15 @@ impl Watch {
             self.present.push(fault);
         }
         for machine in 0..world.machines() {
-            if world.trouble_of(machine).is_deaf {
+            let trouble = world.trouble_of(machine);
+            if trouble.is_deaf {
+                self.missed.insert(machine);
+            } else if !world.has_notes(machine) {
+                self.missed.remove(&machine);
+            }
+            if self.missed.contains(&machine) {
                 self.deaf.insert(machine, now);
             }
-            let trouble = world.trouble_of(machine);
             if trouble.is_deaf || trouble.dumps.is_some() || world.has_notes(machine) {
                 self.unheard.insert(machine, now);
             }
@@ -443,14 +450,14 @@ impl Watch {
         waiting.retain(|(machine, ip), at| {
             // An addition that the kernel did not answer yet announces it when it does.
             let is_asked = !world.uses(*machine).contains(&("kernel requests", 0));
-            if world.is_frozen(*machine) || world.has_notes(*machine) || is_asked {
+            // Who was deaf may never hear that the address was gone: what is there is announced
+            // after the next dump.
+            let was_deaf = Self::calm(&self.deaf, *machine, now) <= RECOVERED;
+            if world.is_frozen(*machine) || world.has_notes(*machine) || is_asked || was_deaf {
                 *at = now;
             }
-            // It may be gone again before its addition was answered. Who was deaf may never have
-            // heard that the address was gone.
-            world.kernel_of(*machine).0.has(ip)
-                && Self::calm(&self.deaf, *machine, now) > RECOVERED
-                && self.active_with(*machine, *ip)
+            // It may be gone again before its addition was answered.
+            world.kernel_of(*machine).0.has(ip) && self.active_with(*machine, *ip)
         });
         self.unannounced = waiting;
         match self.unannounced.iter().find(|(_, at)| now.since(**at) > ANNOUNCED) {
