@@ -19,9 +19,9 @@ use cluster::certs::Leaf;
 use cluster::{Cluster, Setup, Tls};
 use havip::linux::{Pinger, clock};
 use havip::node::Instant;
-use lab::peer::{Keepalived, is_there};
+use lab::peer::is_there;
 use lab::{Daemon, Host, Lan, wait};
-use original::{Api, agent, example, gateway};
+use original::{Agent, Api, agent, example, gateway};
 
 const VIPS: [&str; 2] = ["192.0.2.100", "192.0.2.110"];
 /// The original's own bound for a failover, 3 * advert_interval + 2 s, with Skew_Time.
@@ -214,7 +214,7 @@ fn without_profile(text: &str) -> String {
 
 /// Starts the agent of a host beside a daemon that is active, and waits until it must have heard
 /// that.
-fn start_agent(etcd: &Cluster, host: &Host, active: &Daemon) -> Keepalived {
+fn start_agent(etcd: &Cluster, host: &Host, active: &Daemon) -> Agent {
     let sent = || {
         let counters = active.status()["vrrp"]["routers"][0]["counters"].clone();
         counters["adverts_sent"].as_u64().unwrap()

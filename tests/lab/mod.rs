@@ -65,7 +65,9 @@ pub fn isolated(name: &'static str, body: fn()) {
         .output()
         .unwrap();
     io::stderr().write_all(&output.stderr).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    // Indented: its result is not one more for who counts results.
+    let said = String::from_utf8_lossy(&output.stdout).replace('\n', "\n  ");
+    assert!(output.status.success(), "within a user namespace:\n  {said}");
 }
 
 /// Says so past libtest's capture, so that it is seen of a test that passes, and in the file that

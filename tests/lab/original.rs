@@ -9,13 +9,15 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::cluster::Cluster;
 use crate::lab::peer::Keepalived;
-use crate::lab::{Host, LIMIT};
+use crate::lab::{Host, LIMIT, wait};
 
 const ROUTERS: &str = "/havip/virtual_routers";
 
@@ -212,17 +214,24 @@ pub fn rendered(etcd: &Cluster, node: &str) -> Option<Vec<Instance>> {
     vrids.split(',').map(instance).collect()
 }
 
-/// Starts what an agent of this host would run, notify script included.
-pub fn agent(etcd: &Cluster, host: &Host) -> Keepalived {
+/// A keepalived as an agent runs it, and what it notifies.
+pub struct Agent {
+    keepalived: Keepalived,
+    notified: Child,
+}
+
+/// Starts what an agent of this host would run, notify script included. That one hears of the states
+/// through a FIFO: in a user namespace keepalived cannot start a script, since setgroups is denied.
+pub fn agent(etcd: &Cluster, host: &Host) -> Agent {
     let node = format!("gw{}", host.number());
     let instances = rendered(etcd, &node).expect("the template has all of its keys");
     let default = |name: &str| get(etcd, &format!("{ROUTERS}/default/{name}"));
-    let notify = host.folder().join("notify");
-    fs::write(&notify, notify_script(etcd, host)).unwrap();
+    let fifo = host.folder().join("notify.fifo");
     let mut text = format!(
-        "global_defs {{\n  script_user root\n  vrrp_startup_delay 0\n}}\n\
+        "global_defs {{\n  script_user root\n  vrrp_startup_delay 0\n  vrrp_notify_fifo {}\n}}\n\
          vrrp_script chk_script {{\n  script \"/bin/true\"\n  interval {}\n  timeout {}\n  \
          rise {}\n  fall {}\n}}\n",
+        fifo.display(),
         default("check_interval"),
         default("check_timeout"),
         default("check_rise"),
@@ -235,25 +244,49 @@ pub fn agent(etcd: &Cluster, host: &Host) -> Keepalived {
             "vrrp_instance instance_{vrid} {{\n  interface {interface}\n  state BACKUP\n  \
              virtual_router_id {vrid}\n  priority 50\n  advert_int {advert_interval}\n  \
              nopreempt\n  authentication {{\n    auth_type PASS\n    auth_pass Sylvanas\n  }}\n  \
-             track_script {{\n    chk_script\n  }}\n  notify \"/bin/sh {}\"\n  \
-             virtual_ipaddress {{\n{vips}  }}\n}}\n",
-            notify.display(),
+             track_script {{\n    chk_script\n  }}\n  virtual_ipaddress {{\n{vips}  }}\n}}\n",
         );
     }
-    Keepalived::run(host, &text)
+    let mut script = Command::new("sh");
+    script.arg("-c").arg(notify_script(etcd, host, &fifo));
+    let notified = host.start(&mut script, &host.folder().join("notify.log"));
+    Agent { keepalived: Keepalived::run(host, &text), notified }
 }
 
-/// Called with INSTANCE, the instance's name, and its new state.
-fn notify_script(etcd: &Cluster, host: &Host) -> String {
+/// Reads a line `INSTANCE "NAME" STATE PRIORITY` for each new state, until keepalived has ended.
+fn notify_script(etcd: &Cluster, host: &Host, fifo: &Path) -> String {
     let program = etcd.etcdctl();
     let words = std::iter::once(program.get_program()).chain(program.get_args());
     let words: Vec<_> = words.map(|word| format!("'{}'", word.display())).collect();
+    let fifo = fifo.display();
     format!(
-        "test \"$1 $3\" = 'INSTANCE MASTER' || exit 0\n\
-         ETCDCTL_API=3 exec {} put /havip/vRouterGateway/${{2#instance_}} {}\n",
+        "mkfifo '{fifo}'; while read -r kind name state priority; do\n\
+         test \"$kind $state\" = 'INSTANCE MASTER' || continue\n\
+         name=${{name#\\\"instance_}}\n\
+         ETCDCTL_API=3 {} put \"/havip/vRouterGateway/${{name%\\\"}}\" {}\n\
+         done <'{fifo}'\n",
         words.join(" "),
         gateway(host),
     )
+}
+
+impl Agent {
+    pub fn log(&self) -> String {
+        self.keepalived.log()
+    }
+
+    /// kill -9 of keepalived, all of it at once.
+    pub fn kill(self) {
+        let Self { keepalived, mut notified } = self;
+        keepalived.kill();
+        wait("what it notifies ends", || notified.try_wait().unwrap().is_some());
+    }
+
+    /// SIGTERM, and the end of both.
+    pub fn stop(&mut self) {
+        self.keepalived.stop();
+        wait("what it notifies ends", || self.notified.try_wait().unwrap().is_some());
+    }
 }
 
 /// What an agent of a host without a tunnel publishes.
