@@ -23,8 +23,8 @@ pub(crate) struct Site {
     pub(crate) cluster: Cluster,
     pub(crate) gateways: Vec<(Host, Daemon)>,
     pub(crate) listener: Listener,
-    /// What each gateway's daemon had counted of transitions when all had settled: two that start
-    /// together may both promote, and one of them gives way.
+    /// What each gateway's daemon had counted of transitions when all had settled: who starts first
+    /// is active until the other preempts it.
     transitions: [u64; 2],
     /// Changes made so far.
     pub(crate) changes: u32,
@@ -55,8 +55,10 @@ impl Site {
         for vrid in &vrids {
             cluster.put(&format!("/havip/virtual_router/{vrid}/vips"), &vip(vrid));
         }
-        for node in ["gw1", "gw2"] {
+        // Two of equal priority that start together may each take some of the routers.
+        for (node, priority) in [("gw1", "200"), ("gw2", "100")] {
             cluster.put(&format!("/havip/node/{node}/vrids"), &vrids.join(","));
+            cluster.put(&priority_of(node), priority);
         }
         if let Some(password) = login {
             for node in ["gw1", "gw2"] {
@@ -85,20 +87,19 @@ impl Site {
         });
         let gateways = Vec::from(gateways);
         let mut site = Self { lan, cluster, gateways, listener, transitions: [0; 2], changes: 0 };
-        wait("every router is active on one gateway", || site.is_settled());
+        wait("every router is active on the first gateway", || site.is_settled());
         site.transitions = site.counts("master_transitions");
         site.listener.forget();
         Some(site)
     }
 
-    /// Whether one gateway holds all VIPs, the gateway keys say so, and both report it.
-    pub(crate) fn is_settled(&self) -> bool {
-        let active = self.actives();
+    /// Whether the gateway of the higher priority is active for all routers, the gateway keys say so,
+    /// and both report what they are.
+    fn is_settled(&self) -> bool {
         let all = usize::from(ROUTERS);
         let gateways = self.cluster.dump("/havip/vRouterGateway/");
         let reports = self.cluster.dump("/havip/status/");
-        active.iter().sum::<usize>() == all
-            && active.contains(&all)
+        self.actives() == [all, 0]
             && gateways.len() == all
             && reports.len() == 2
             && reports.values().all(|report| {
@@ -187,7 +188,10 @@ impl Site {
     /// Whether both gateways have exactly what the store has.
     pub(crate) fn agrees(&self) -> bool {
         let routers = self.cluster.dump("/havip/virtual_router/");
-        self.gateways.iter().all(|(_, daemon)| {
+        self.gateways.iter().all(|(host, daemon)| {
+            let priority = priority_of(&format!("gw{}", host.number()));
+            let mut wanted = routers.clone();
+            wanted.insert(priority.clone(), self.cluster.get(&priority).unwrap_or_default());
             let Ok(body) = socket::get(&daemon.socket, "/v1/config") else { return false };
             let shown: Value = serde_json::from_slice(&body).unwrap();
             let mut values = BTreeMap::new();
@@ -197,7 +201,7 @@ impl Site {
                     values.insert(format!("/havip/{}", text("path")), text("value"));
                 }
             }
-            values == routers
+            values == wanted
         })
     }
 
@@ -218,6 +222,11 @@ impl Site {
         }
         wait("both are well", || self.check(0).1 == Some(0) && self.check(1).1 == Some(0));
     }
+}
+
+/// The key that says which of the gateways is active.
+fn priority_of(node: &str) -> String {
+    format!("/havip/node/{node}/virtual_router/default/priority")
 }
 
 pub(crate) fn vip(vrid: &str) -> String {
