@@ -57,7 +57,7 @@ pub(crate) struct Watch {
     disturbed: BTreeMap<usize, Instant>,
     shaken: BTreeMap<usize, Instant>,
     deaf: BTreeMap<usize, Instant>,
-    /// Machines that lost notifications and did not read yet that they did.
+    /// Machines that lost notifications and did not read that they did, or cannot dump for it.
     missed: BTreeSet<usize>,
     /// When each machine's kernel last had something to tell that was not heard.
     unheard: BTreeMap<usize, Instant>,
@@ -130,7 +130,7 @@ impl Watch {
             let trouble = world.trouble_of(machine);
             if trouble.is_deaf {
                 self.missed.insert(machine);
-            } else if !world.has_notes(machine) {
+            } else if !world.has_notes(machine) && trouble.dumps.is_none() {
                 self.missed.remove(&machine);
             }
             if self.missed.contains(&machine) {
