@@ -5,6 +5,7 @@
 
 FUZZ_SECONDS ?= 300
 BENCHES ?= failover overlap routers lateness addresses change takeovers scenarios store
+KEEPALIVED ?= keepalived
 SOAK_SECONDS ?= 3600
 SOAK_SEED ?= 1
 SOAK_CHANGES ?= 10000
@@ -40,10 +41,11 @@ fuzz: ## every parser for FUZZ_SECONDS=300 each
 	@.ci/setup build
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
-bench: ## everything beside keepalived, and a busy etcd: tables in target/bench, in two hours; as root
+bench: ## everything beside KEEPALIVED=keepalived or keepalived-2.3, and a busy etcd: tables in target/bench, in two hours; as root
 	@.ci/setup test
-	@tests/lab/fetch keepalived
-	@for name in $(BENCHES); do cargo bench --locked --bench $$name || exit; done
+	@tests/lab/fetch $(KEEPALIVED)
+	@for name in $(BENCHES); do \
+		HAVIP_KEEPALIVED=$(KEEPALIVED) cargo bench --locked --bench $$name || exit; done
 
 soak: ## random faults of an etcd cluster for SOAK_SECONDS=3600, from SOAK_SEED=1; as root
 	@.ci/setup test

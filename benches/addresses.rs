@@ -122,7 +122,7 @@ fn main() {
         "first address to first announcement, ms: median",
         "latest advert, ms late: worst",
     ];
-    let mut table = Table::new("addresses", &columns);
+    let mut table = Table::beside_keepalived("addresses", &columns);
     for vips in arguments.value("--vips", "1000,5000").split(',') {
         let count: usize = vips.parse().expect("--vips: numbers with commas");
         let limits: Vec<f64> = (0..runs).map(|_| apart(|| batch(count))).collect();

@@ -103,7 +103,7 @@ fn main() {
         "taken over by the backup",
         "longest stall of the machine, ms",
     ];
-    let mut table = Table::new("change", &columns);
+    let mut table = Table::beside_keepalived("change", &columns);
     for (name, keepalived) in [("havip", false), ("keepalived", true)] {
         let outcome = apart(|| measure(keepalived, count, interval, runs));
         table.row(&[

@@ -151,7 +151,7 @@ fn main() {
     if !has_keepalived() {
         return;
     }
-    let mut table = Table::new(
+    let mut table = Table::beside_keepalived(
         "failover",
         &[
             "interval, s",

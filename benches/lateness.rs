@@ -94,7 +94,7 @@ fn main() {
         "worst",
         "longest stall of the machine, ms",
     ];
-    let mut table = Table::new("lateness", &columns);
+    let mut table = Table::beside_keepalived("lateness", &columns);
     for routers in arguments.value("--routers", "1,64").split(',') {
         let count = routers.parse().expect("--routers: numbers with commas");
         for interval in arguments.value("--intervals", "0.1,0.01").split(',') {

@@ -312,7 +312,7 @@ fn main() {
     }
     let what = "ms: least / median / worst (runs + left out)";
     let columns = ["interval, s", "end", &format!("havip, {what}"), "with fence", "keepalived"];
-    let mut table = Table::new("overlap", &columns);
+    let mut table = Table::beside_keepalived("overlap", &columns);
     for interval in arguments.value("--intervals", "0.1").split(',') {
         for (name, end) in ENDS.into_iter().filter(|(name, _)| ends.split(',').any(|e| e == *name))
         {

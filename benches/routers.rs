@@ -122,7 +122,7 @@ fn main() {
     }
     let head = format!("routers, every {interval} s");
     let columns = [&head, "", "havip", "keepalived", "ratio", "adverts alone"];
-    let mut table = Table::new("routers", &columns);
+    let mut table = Table::beside_keepalived("routers", &columns);
     for routers in arguments.value("--routers", "1,64,250,1000").split(',') {
         let count: usize = routers.parse().expect("--routers: numbers with commas");
         let once = |k| apart(|| measure(k, count, interval, seconds));

@@ -410,7 +410,7 @@ fn main() {
     }
     let only = Arguments::read().value("--only", "").to_owned();
     let columns = ["what happens", "what should", "havip", "keepalived", "options of keepalived"];
-    let mut table = Table::new("scenarios", &columns);
+    let mut table = Table::beside_keepalived("scenarios", &columns);
     for Scenario { name, expected, options, play } in SCENARIOS {
         let number = name.split(' ').next().unwrap_or(name);
         if !only.is_empty() && !only.split(',').any(|wanted| wanted == number) {

@@ -104,7 +104,7 @@ fn main() {
         "stalls beyond an interval",
         "longest, ms",
     ];
-    let mut table = Table::new("takeovers", &columns);
+    let mut table = Table::beside_keepalived("takeovers", &columns);
     let limit = Duration::from_secs_f64(length);
     for (name, keepalived, own) in PROGRAMS {
         let time = Duration::from_secs_f64(minutes * 60.0);

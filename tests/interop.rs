@@ -8,6 +8,29 @@ mod lab;
 use lab::peer::{Keepalived, is_there};
 use lab::{Host, Lan, wait};
 
+/// Each test beside Debian 12's keepalived, and beside a newer one.
+macro_rules! beside_each {
+    ($(isolated fn $name:ident($peer:ident: &'static str $(,)?) $body:block)*) => {
+        $(mod $name {
+            use super::*;
+
+            fn beside($peer: &'static str) $body
+
+            isolated! { fn keepalived_2_2() { beside("keepalived") } }
+            isolated! { fn keepalived_2_3() { beside("keepalived-2.3") } }
+        })*
+    };
+}
+
+/// Whether the peer is there; the test skips if not.
+fn has(peer: &str, test: &str) -> bool {
+    let there = is_there(peer);
+    if !there {
+        lab::skip(test, &format!("no {peer}; run tests/lab/fetch {peer}"));
+    }
+    there
+}
+
 /// One pairing: keys for each side, and the VIP to watch.
 struct Case {
     havip: &'static str,
@@ -47,9 +70,9 @@ fn sole(hosts: [&Host; 2], vip: &str) -> Option<usize> {
     }
 }
 
-fn pairing(case: &Case) {
-    if !is_there("keepalived") {
-        return lab::skip("interop", "no keepalived; run tests/lab/fetch keepalived");
+fn pairing(peer: &'static str, case: &Case) {
+    if !has(peer, "interop") {
+        return;
     }
     for (ours, theirs, expected) in [(200, 100, 0), (100, 200, 1)] {
         let mut lan = Lan::named(if expected == 0 { "br1" } else { "br2" });
@@ -57,11 +80,11 @@ fn pairing(case: &Case) {
         let havip = |priority: u8| {
             a.daemon(&a.router("51", &format!("priority = {priority}\n{}", case.havip)))
         };
-        let peer = |priority: u8| {
-            Keepalived::start(&b, &format!("  priority {priority}\n{}", case.keepalived))
+        let start = |priority: u8| {
+            Keepalived::start(peer, &b, &format!("  priority {priority}\n{}", case.keepalived))
         };
         let mut daemon = havip(ours);
-        let mut keepalived = peer(theirs);
+        let mut keepalived = start(theirs);
         wait("the higher priority has the VIP alone", || {
             sole([&a, &b], case.vip) == Some(expected)
         });
@@ -90,7 +113,7 @@ fn pairing(case: &Case) {
             keepalived.stop();
             wait("havip takes over", || sole([&a, &b], case.vip) == Some(0));
             daemon.wait_for("active");
-            keepalived = peer(theirs);
+            keepalived = start(theirs);
             wait("keepalived takes it back", || sole([&a, &b], case.vip) == Some(1));
             daemon.wait_for("backup");
         }
@@ -99,17 +122,13 @@ fn pairing(case: &Case) {
     }
 }
 
-isolated! {
-    fn version_3_over_ipv4_with_keepalived() { pairing(&V3) }
-}
-isolated! {
-    fn version_3_over_ipv6_with_keepalived() { pairing(&V6) }
-}
-isolated! {
-    fn version_2_with_keepalived() { pairing(&V2) }
-}
-isolated! {
-    fn version_2_with_password_with_keepalived() { pairing(&V2_PASS) }
+beside_each! {
+    isolated fn version_3_over_ipv4_with_keepalived(peer: &'static str) { pairing(peer, &V3) }
+    isolated fn version_3_over_ipv6_with_keepalived(peer: &'static str) { pairing(peer, &V6) }
+    isolated fn version_2_with_keepalived(peer: &'static str) { pairing(peer, &V2) }
+    isolated fn version_2_with_password_with_keepalived(peer: &'static str) {
+        pairing(peer, &V2_PASS)
+    }
 }
 
 /// What every agent of the original havip runs.
@@ -118,21 +137,22 @@ const ORIGINAL: &str = "  version 2\n  priority 50\n  advert_int 1\n  nopreempt\
                         192.0.2.100 dev eth0\n  }";
 
 /// Two hosts, the second with such an agent as the active one.
-fn beside_the_original() -> Option<(Lan, Host, Host, Keepalived)> {
-    if !is_there("keepalived") {
-        lab::skip("original", "no keepalived; run tests/lab/fetch keepalived");
+fn beside_the_original(peer: &'static str) -> Option<(Lan, Host, Host, Keepalived)> {
+    if !has(peer, "original") {
         return None;
     }
     let mut lan = Lan::new();
     let (a, b) = (lan.host(), lan.host());
-    let agent = Keepalived::start(&b, ORIGINAL);
+    let agent = Keepalived::start(peer, &b, ORIGINAL);
     wait("the agent is active", || b.has("192.0.2.100"));
     Some((lan, a, b, agent))
 }
 
-isolated! {
-    fn beside_an_original_agent_the_profile_joins_takes_over_and_hands_back() {
-        let Some((_lan, a, b, mut agent)) = beside_the_original() else { return };
+beside_each! {
+    isolated fn beside_an_original_agent_the_profile_joins_takes_over_and_hands_back(
+        peer: &'static str
+    ) {
+        let Some((_lan, a, b, mut agent)) = beside_the_original(peer) else { return };
         let keys = "vips = [\"192.0.2.100\"]\nprofile = \"original\"";
         let mut daemon = a.daemon(&a.router("51", keys));
         daemon.wait_for("backup");
@@ -142,18 +162,18 @@ isolated! {
         assert_eq!(sole([&a, &b], "192.0.2.100"), Some(1));
         agent.stop();
         wait("it takes over", || sole([&a, &b], "192.0.2.100") == Some(0));
-        let mut agent = Keepalived::start(&b, ORIGINAL);
+        let mut agent = Keepalived::start(peer, &b, ORIGINAL);
         wait("the agent hears it", || agent.log().contains("BACKUP STATE"));
         assert_eq!(sole([&a, &b], "192.0.2.100"), Some(0));
         assert!(daemon.stop().success());
         wait("it hands back", || sole([&a, &b], "192.0.2.100") == Some(1));
         agent.stop();
     }
-}
 
-isolated! {
-    fn beside_an_original_agent_the_default_stays_backup_and_says_why() {
-        let Some((_lan, a, b, mut agent)) = beside_the_original() else { return };
+    isolated fn beside_an_original_agent_the_default_stays_backup_and_says_why(
+        peer: &'static str
+    ) {
+        let Some((_lan, a, b, mut agent)) = beside_the_original(peer) else { return };
         let daemon = a.daemon(&a.router("51", "vips = [\"192.0.2.100\"]"));
         wait("it has heard the agent for long", || {
             daemon.status()["vrrp"]["routers"][0]["counters"]["misconfigured"].as_u64() >= Some(6)

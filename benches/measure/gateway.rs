@@ -8,6 +8,7 @@ use std::process::Command;
 
 use crate::lab::peer::{Keepalived, is_there};
 use crate::lab::{Daemon, Host};
+use crate::measure::other;
 
 /// Routers of one interface: a VRID has eight bits.
 pub(crate) const PER_INTERFACE: usize = 250;
@@ -112,9 +113,10 @@ pub(crate) fn vips(host: &Host) -> usize {
 
 /// Whether there is one to measure beside; says so if not.
 pub(crate) fn has_keepalived() -> bool {
-    let there = is_there("keepalived");
+    let peer = other();
+    let there = is_there(&peer);
     if !there {
-        eprintln!("no keepalived beside which to measure; run tests/lab/fetch");
+        eprintln!("no {peer} beside which to measure; run tests/lab/fetch {peer}");
     }
     there
 }
@@ -136,7 +138,7 @@ pub(crate) enum Gateway {
 impl Gateway {
     pub(crate) fn start(keepalived: bool, host: &Host, work: &Work<'_>) -> Self {
         if keepalived {
-            Self::Keepalived(Keepalived::run(host, &work.keepalived_config()))
+            Self::Keepalived(Keepalived::run(&other(), host, &work.keepalived_config()))
         } else {
             Self::Havip(host.daemon_of(&work.havip_config(host)))
         }

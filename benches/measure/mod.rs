@@ -33,6 +33,11 @@ impl Arguments {
     }
 }
 
+/// The keepalived that is measured beside havip: a peer of `tests/lab/fetch`, by `HAVIP_KEEPALIVED`.
+pub(crate) fn other() -> String {
+    std::env::var("HAVIP_KEEPALIVED").unwrap_or_else(|_| "keepalived".to_owned())
+}
+
 /// Nanoseconds of CPU of all threads.
 pub(crate) fn cpu(processes: &[u32]) -> u64 {
     let tasks = processes.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).unwrap());

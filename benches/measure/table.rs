@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use super::other;
+use crate::lab::peer;
+
 /// A table that grows by rows.
 pub(crate) struct Table(File);
 
@@ -17,9 +20,24 @@ pub(crate) fn folder() -> PathBuf {
 impl Table {
     /// Begins `target/bench/NAME.md` anew.
     pub(crate) fn new(name: &str, columns: &[&str]) -> Self {
+        Self::headed(name, &machine(), columns)
+    }
+
+    /// The same beside keepalived: `NAME-PEER.md` where that is not the usual one.
+    pub(crate) fn beside_keepalived(name: &str, columns: &[&str]) -> Self {
+        let peer = other();
+        let name = match peer.strip_prefix("keepalived") {
+            Some("") => name.to_owned(),
+            _ => format!("{name}-{peer}"),
+        };
+        let version = peer::version(&peer);
+        Self::headed(&name, &format!("{}, keepalived {version}", machine()), columns)
+    }
+
+    fn headed(name: &str, head: &str, columns: &[&str]) -> Self {
         let file = File::create(folder().join(format!("{name}.md"))).expect("it can be made");
         let mut table = Self(file);
-        table.line(&machine());
+        table.line(head);
         table.line("");
         table.row(columns);
         table.row(&vec!["---"; columns.len()]);

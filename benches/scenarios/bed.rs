@@ -17,7 +17,7 @@ use crate::gateway::Gateway;
 use crate::lab::capture::{Capture, Seen, What};
 use crate::lab::peer::Keepalived;
 use crate::lab::{Host, Lan, ip, wait};
-use crate::measure::Over;
+use crate::measure::{Over, other};
 
 /// The VIP of most scenarios, and of the one over IPv6.
 pub(crate) const VIP: &str = "192.0.2.100";
@@ -217,7 +217,7 @@ impl Bed {
 
     pub(crate) fn start(&self, host: &Host, setup: &Setup, priority: u8) -> Gateway {
         if self.keepalived {
-            Gateway::Keepalived(Keepalived::run(host, &setup.keepalived(priority)))
+            Gateway::Keepalived(Keepalived::run(&other(), host, &setup.keepalived(priority)))
         } else {
             Gateway::Havip(host.daemon_of(&setup.havip(host, priority)))
         }

@@ -250,7 +250,7 @@ pub fn agent(etcd: &Cluster, host: &Host) -> Agent {
     let mut script = Command::new("sh");
     script.arg("-c").arg(notify_script(etcd, host, &fifo));
     let notified = host.start(&mut script, &host.folder().join("notify.log"));
-    Agent { keepalived: Keepalived::run(host, &text), notified }
+    Agent { keepalived: Keepalived::run("keepalived", host, &text), notified }
 }
 
 /// Reads a line `INSTANCE "NAME" STATE PRIORITY` for each new state, until keepalived has ended.

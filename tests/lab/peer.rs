@@ -1,7 +1,7 @@
 //! A real keepalived as the other gateway.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use havip::linux::terminate;
@@ -18,6 +18,35 @@ pub fn is_there(name: &str) -> bool {
     folder(name).join(".packages").is_file()
 }
 
+/// The version of the package that a keepalived comes from, as Debian numbers it.
+pub fn version(name: &str) -> String {
+    let packages = fs::read_to_string(folder(name).join(".packages")).unwrap();
+    let of = packages.lines().find_map(|line| line.strip_prefix("keepalived "));
+    of.unwrap_or("without a version").to_owned()
+}
+
+/// How a peer's program is run: one of another Debian suite with all that it needs, for which an
+/// empty folder is wanted.
+fn program(peer: &str, path: &str, scratch: &Path) -> Command {
+    let (home, libs) = (folder(peer), folder(peer).join("libs"));
+    let has_loader = fs::read_dir(&libs).unwrap().any(|entry| {
+        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b"ld-linux"))
+    });
+    let mut program;
+    if has_loader {
+        let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/unpacked");
+        program = Command::new(run);
+        program.arg(home).arg(scratch).arg(path);
+    } else {
+        program = Command::new(home.join(path));
+        program.env("LD_LIBRARY_PATH", libs);
+    }
+    program
+}
+
+/// Peers that are keepalived: Debian 12's, and a newer one.
+pub const KEEPALIVEDS: [&str; 2] = ["keepalived", "keepalived-2.3"];
+
 /// A running keepalived.
 pub struct Keepalived {
     child: Child,
@@ -25,9 +54,10 @@ pub struct Keepalived {
 }
 
 impl Keepalived {
-    /// Starts it with one instance, VRID 51 on eth0, whose other settings are `keys`.
-    pub fn start(host: &Host, keys: &str) -> Self {
+    /// Starts a peer with one instance, VRID 51 on eth0, whose other settings are `keys`.
+    pub fn start(peer: &str, host: &Host, keys: &str) -> Self {
         Self::run(
+            peer,
             host,
             &format!(
                 "global_defs {{\n  vrrp_startup_delay 0\n}}\nvrrp_instance VI_51 {{\n  state BACKUP\n  \
@@ -36,16 +66,14 @@ impl Keepalived {
         )
     }
 
-    /// Starts it with this configuration.
-    pub fn run(host: &Host, text: &str) -> Self {
+    /// Starts a peer with this configuration.
+    pub fn run(peer: &str, host: &Host, text: &str) -> Self {
         let folder = host.folder().join("keepalived");
-        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(folder.join("etc")).unwrap();
         let config = folder.join("keepalived.conf");
         fs::write(&config, text).unwrap();
         let log = folder.join("log");
-        let home = super::peer::folder("keepalived");
-        let mut program = Command::new(home.join("usr/sbin/keepalived"));
-        program.env("LD_LIBRARY_PATH", home.join("libs"));
+        let mut program = program(peer, "usr/sbin/keepalived", &folder.join("etc"));
         program.args(["--dont-fork", "--log-console", "--vrrp"]);
         program.arg("--use-file").arg(&config);
         program.arg("--pid").arg(folder.join("pid"));
