@@ -180,6 +180,126 @@ with_each_version! {
     }
 }
 
+/// Runs a command against this etcd.
+fn havip_at(host: &Host, etcd: &Cluster, arguments: &[&str]) -> (String, Option<i32>) {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
+    program.args(arguments).args(["--endpoints", &etcd.endpoint(0)]);
+    let output = host.within(|| program.output().unwrap());
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (text, output.status.code())
+}
+
+with_each_version! {
+    isolated fn what_was_exported_can_be_put_back_whatever_it_is(version: &'static str) {
+        let Some((mut lan, etcd)) = set_up(module_path!(), version) else { return };
+        let a = lan.host();
+        for (key, value) in [
+            ("virtual_router/default/interface", "eth0"),
+            ("virtual_router/100/vips", VIP),
+            ("virtual_router/100/colour", "red"),
+            ("node/gw1/vrids", "100"),
+            ("later/room/key", "7"),
+            ("binding/192.0.2.100/vrid", "100"),
+        ] {
+            etcd.put(&format!("/havip/{key}"), value);
+        }
+        let before = etcd.dump("/havip/");
+        etcd.put("/havip/vRouterGateway/100", "192.0.2.1,ff:ff:ff:ff:ff:ff");
+        let (file, bad) = (a.folder().join("backup.toml"), a.folder().join("bad.toml"));
+        let (file, bad) = (file.to_str().unwrap(), bad.to_str().unwrap());
+        let (text, code) = havip_at(&a, &etcd, &["export", file]);
+        assert_eq!(code, Some(0), "{text}");
+        etcd.put("/havip/virtual_router/100/priority", "1000");
+        let spoiled = etcd.dump("/havip/");
+        assert_eq!(havip_at(&a, &etcd, &["export", bad]).1, Some(0));
+        etcd.del_prefix("/havip/");
+        let (text, code) = havip_at(&a, &etcd, &["import", file]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("backup.toml:") && text.contains("colour: unknown key"), "{text}");
+        assert_eq!(etcd.dump("/havip/"), before);
+        // What has an error is put back only if that is meant.
+        etcd.del_prefix("/havip/");
+        let (text, code) = havip_at(&a, &etcd, &["import", bad]);
+        assert!(text.contains("\"1000\" is not a number") && text.contains("--force"), "{text}");
+        assert_eq!((code, etcd.dump("/havip/").len()), (Some(3), 0));
+        let (text, code) = havip_at(&a, &etcd, &["import", "--force", bad]);
+        assert_eq!(code, Some(0), "{text}");
+        let mut back = etcd.dump("/havip/");
+        back.insert("/havip/vRouterGateway/100".into(), spoiled["/havip/vRouterGateway/100"].clone());
+        assert_eq!(back, spoiled);
+        // A key that no TOML can hold is missing in it, and that is no success.
+        etcd.put("/havip/node/gw1//x", "1");
+        let (text, code) = havip_at(&a, &etcd, &["export"]);
+        assert!(text.contains("an empty segment in the key"), "{text}");
+        assert_eq!(code, Some(4));
+    }
+}
+
+with_each_version! {
+    isolated fn a_part_is_judged_beside_what_etcd_has(version: &'static str) {
+        let Some((mut lan, etcd)) = set_up(module_path!(), version) else { return };
+        let a = lan.host();
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.put("/havip/virtual_router/100/vips", VIP);
+        etcd.put("/havip/node/gw1/vrids", "100");
+        let file = a.folder().join("part.toml");
+        let import = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            havip_at(&a, &etcd, &["import", file.to_str().unwrap()])
+        };
+        // Alone, neither of these is a router.
+        let (text, code) = import("[virtual_router.100]\npriority = 120\n");
+        assert_eq!(code, Some(0), "{text}");
+        let (text, code) = import(
+            "[virtual_router.101]\nvips = [\"192.0.2.101\"]\n[node.gw1]\nvrids = [100, 101]\n",
+        );
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(etcd.get("/havip/node/gw1/vrids").as_deref(), Some("100,101"));
+        // And what is right alone may be wrong there.
+        let (text, code) = import("[virtual_router.101]\nvips = [\"192.0.2.100\"]\n");
+        assert!(text.contains("192.0.2.100 on eth0 is router 100's already"), "{text}");
+        assert_eq!(code, Some(3));
+        // An error that etcd has already is nothing that the part does.
+        etcd.put("/havip/virtual_router/100/priority", "1000");
+        let (text, code) = import("[virtual_router.101]\npriority = 90\n[havip]\nnode = \"gw1\"\n");
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("etcd has 2 error(s) already"), "{text}");
+        assert!(text.contains("havip/node: not put into etcd"), "{text}");
+        assert_eq!(etcd.get("/havip/havip/node"), None);
+    }
+}
+
+with_each_version! {
+    isolated fn a_user_who_may_not_is_told_what_this_command_needs(version: &'static str) {
+        let Some((mut lan, mut etcd)) = set_up(module_path!(), version) else { return };
+        let a = lan.host();
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.add_user("reader", Some("sesame"), &[("read", "/havip/", true)]);
+        etcd.add_user("nobody", Some("sesame"), &[("read", "/elsewhere/", true)]);
+        etcd.enable_auth();
+        let password = a.folder().join("password");
+        std::fs::write(&password, "sesame").unwrap();
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&password, private).unwrap();
+        let config = |user: &str| {
+            let file = a.folder().join(format!("{user}.toml"));
+            let password = password.display();
+            let text = format!("[etcd]\nusername = \"{user}\"\npassword_file = \"{password}\"\n");
+            std::fs::write(&file, text).unwrap();
+            file.to_str().unwrap().to_owned()
+        };
+        let part = a.folder().join("part.toml");
+        std::fs::write(&part, "[virtual_router.default]\nadvert_interval = 2\n").unwrap();
+        let part = part.to_str().unwrap();
+        let (text, code) = havip_at(&a, &etcd, &["import", part, "-c", &config("reader")]);
+        assert!(text.contains("import writes below /havip/: grant the user write"), "{text}");
+        assert!(!text.contains("on its outputs") && code == Some(5), "{code:?}: {text}");
+        let (text, code) = havip_at(&a, &etcd, &["export", "-c", &config("nobody")]);
+        assert!(text.contains("reads all below /havip/: grant the user read on it"), "{text}");
+        assert!(!text.contains("on its outputs") && code == Some(5), "{code:?}: {text}");
+    }
+}
+
 with_each_version! {
     isolated fn a_restart_without_etcd_runs_from_the_snapshot_and_moves_to_etcd_without_a_flap(
         version: &'static str,

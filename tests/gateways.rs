@@ -333,6 +333,122 @@ isolated! {
 }
 
 isolated! {
+    fn a_command_answers_for_the_file_that_it_was_given_and_for_no_other() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let keys = |vip: &str| format!("vips = [\"{vip}\"]\nadvert_interval = 0.1");
+        let one = a.daemon(&a.router("51", &keys(VIP)));
+        let other = b.daemon(&b.router("52", &keys("192.0.2.101")));
+        one.wait_for("active");
+        other.wait_for("active");
+        let (file, foreign) = (one.config.to_str().unwrap(), other.config.to_str().unwrap());
+        let run_dir = one.socket.parent().unwrap().to_str().unwrap();
+        for arguments in [
+            &["status", file][..],
+            &["status", "-c", file],
+            &["status", "-c", file, file],
+            &["status", "--config", file, "--run-dir", run_dir],
+            &["show", file],
+            &["check", file],
+            &["check", "-c", file],
+        ] {
+            let (text, code) = havip(arguments);
+            assert_eq!(code, Some(0), "{arguments:?}: {text}");
+            assert!(!text.contains("192.0.2.101"), "{arguments:?}: {text}");
+        }
+        for arguments in [
+            &["status", "-c", foreign, "--run-dir", run_dir][..],
+            &["show", foreign, "--run-dir", run_dir],
+            &["status", "--check", "-c", foreign, "--run-dir", run_dir],
+        ] {
+            let (text, code) = havip(arguments);
+            assert_eq!(code, Some(7), "{arguments:?}: {text}");
+            assert!(text.contains(&format!("this daemon runs with {file}")), "{text}");
+        }
+        let (text, code) = havip(&["check", file, "--config", foreign]);
+        assert_eq!(code, Some(2), "{text}");
+        assert_eq!(havip(&["status", "-c", "/no/such/file"]).1, Some(6));
+        // A file that was spoiled meanwhile still says where its daemon is.
+        let text = fs::read_to_string(file).unwrap();
+        fs::write(file, format!("{text}[nonsense]\nx = 1\n")).unwrap();
+        let (text, code) = havip(&["status", "-c", file]);
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(havip(&["check", "-c", file]).1, Some(3));
+    }
+}
+
+isolated! {
+    fn a_node_of_which_the_file_says_nothing_is_told_everywhere() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let router = a.router("51", &format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1"));
+        let right = a.config(&router);
+        let wrong = right.replacen("node = \"gw1\"", "node = \"gw11\"", 1);
+        let daemon = a.daemon_of(&wrong);
+        let path = daemon.config.to_str().unwrap();
+        let check = || havip(&["status", "--check", "--config", path]);
+        let missing = "node/gw11/vrids: missing, so node gw11 runs no router; did you mean \"gw1\"?";
+        wait("it is told", || {
+            let (text, code) = check();
+            code == Some(4) && text.contains(missing)
+        });
+        wait("the log has it", || daemon.log().contains(&format!("error: {missing}")));
+        let (text, code) = havip(&["check", path]);
+        assert!(text.contains(missing), "{text}");
+        assert_eq!(code, Some(3));
+        // Its name counts from the start on; what it is to run, at once.
+        daemon.reload(&wrong.replace("[node.gw1]", "[node.gw11]"));
+        daemon.wait_for("active");
+        wait("all is well", || check().1 == Some(0));
+        fs::write(path, "").unwrap();
+        let (text, code) = havip(&["check", path]);
+        assert!(text.contains("it names no node") && !text.contains("right"), "{text}");
+        assert_eq!(code, Some(3));
+    }
+}
+
+isolated! {
+    fn routers_that_are_listed_and_do_not_run_are_shown_with_their_reason() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let text = "[node.gw1]\nvrids = [51]\n[virtual_router.51]\ninterface = \"eth0\"\n\
+                    vips = [\"192.0.2.100\"]\nenabled = false\n";
+        let daemon = a.daemon(text);
+        let path = daemon.config.to_str().unwrap();
+        wait("it is shown", || {
+            let (text, _) = havip(&["status", "-c", path]);
+            text.contains("does not run: disabled: enabled = false at ")
+                && !text.contains("lists no router")
+        });
+        assert_eq!(havip(&["status", "--check", "-c", path]).1, Some(0), "that is an order");
+    }
+}
+
+isolated! {
+    fn a_password_that_others_may_read_is_told_by_run_check_and_status() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let keys = format!("vips = [\"{VIP}\"]\nversion = 2\nauth_pass = \"h1dden!\"");
+        let text = a.config(&a.router("51", &keys));
+        let daemon = a.daemon_of(&text);
+        daemon.wait_for("active");
+        let path = daemon.config.to_str().unwrap();
+        let warned = |text: &str| text.contains("a password in a file that others may read");
+        assert_eq!(havip(&["check", path]).1, Some(0));
+        assert_eq!(havip(&["status", "--check", "-c", path]).1, Some(0));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+        daemon.reload(&text);
+        wait("it is told", || {
+            let (text, code) = havip(&["status", "--check", "-c", path]);
+            warned(&text) && code == Some(4)
+        });
+        let (text, code) = havip(&["check", path]);
+        assert!(warned(&text) && code == Some(4), "{text}");
+        assert!(warned(&daemon.log()) && !daemon.log().contains("h1dden!"));
+    }
+}
+
+isolated! {
     fn exit_codes_are_as_documented() {
         let folder = lab::Folder::new();
         let file = folder.0.join("havip.toml");

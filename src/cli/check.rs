@@ -1,13 +1,14 @@
 //! `havip check`: is a configuration right?
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
 #[cfg(feature = "etcd")]
 use super::flags::Flag;
-use super::flags::{Command, Given};
+use super::flags::{Command, Given, Word};
 use super::{Exit, print};
+use crate::config::shown::short;
 use crate::config::{
-    Facts, Input, NodeNaming, Problem, Severity, Tree, Vanished, build, check_all,
+    Facts, Input, NodeName, NodeNaming, Problem, Severity, Tree, Vanished, build, check_all,
 };
 use crate::daemon::sources::Local;
 
@@ -16,15 +17,15 @@ pub(super) const COMMAND: Command = Command {
     summary: "check a configuration without running it",
     about: "\
 Reads FILE (default /etc/havip/havip.toml) and prints every problem with its place and the way
-out, for every node that FILE names; with --etcd, of what etcd has. Ends with 0 if there is none, 3
-if something cannot run, 4 if there are warnings only.",
-    argument: Some("FILE"),
+out, for every node that FILE names, and for routers that no node lists; with --etcd, of what etcd
+has, where FILE says how to reach it. Ends with 0 if there is none, 3 if something cannot run or no
+node is named, 4 if there are warnings only.",
+    argument: Word::Config,
     flags: &[
         #[cfg(feature = "etcd")]
         Flag { long: "etcd", short: None, value: None, help: "Check what etcd has." },
         #[cfg(feature = "etcd")]
         super::etcd::ENDPOINTS_FLAG,
-        #[cfg(feature = "etcd")]
         super::CONFIG_FLAG,
     ],
     run,
@@ -35,26 +36,51 @@ fn run(given: &Given) -> Exit {
     if given.has("etcd") {
         return run_etcd(given);
     }
-    let path = given.argument.as_deref().unwrap_or(super::CONFIG);
-    let local = match Local::load(Path::new(path)) {
+    let path = super::config_path(given);
+    let local = match Local::load(&path) {
         Ok(local) => local,
         Err(error) => return super::refused::report(&error),
     };
-    let mut problems = check_all(&local.tree, &local.settings.policy, &Facts::default());
-    for problem in &local.problems {
-        if !problems.contains(problem) {
-            problems.push(problem.clone());
-        }
+    // Beside etcd, what is missing here may stand there.
+    let elsewhere = beside_store(&local);
+    let mut problems = check_all(&local.tree, &local.settings.policy, &Facts::default(), elsewhere);
+    if !elsewhere {
+        problems.extend(of_this_node(&local));
     }
+    problems.extend(local.problems.iter().cloned());
     let where_etcd_is = beside(&local);
-    let exit = verdict(path, &problems, nodes(&local.tree));
+    let what = path.display().to_string();
+    let exit = verdict(&what, problems, nodes(&local.tree), elsewhere);
     if where_etcd_is == Exit::Done { exit } else { where_etcd_is }
+}
+
+/// What a daemon with this file alone would say because of its node's name.
+fn of_this_node(local: &Local) -> Vec<Problem> {
+    let known = local.tree.children("node/");
+    match &local.settings.node {
+        _ if known.is_empty() => Vec::new(),
+        NodeNaming::Name(node) => built(local, node),
+        NodeNaming::Host => {
+            let Ok(name) = crate::daemon::host_name() else { return Vec::new() };
+            if known.contains(&name) {
+                return Vec::new();
+            }
+            let message = format!(
+                "this host is {}, of which nothing is said here: on it, a daemon with this file \
+                 would run no router; set [havip] node there, or list its routers; known: {}",
+                short(&name),
+                short(&known.join(", "))
+            );
+            vec![Problem::missing(Severity::Note, "", message)]
+        }
+        // Which address that is, only the box knows.
+        NodeNaming::Mac(_) => Vec::new(),
+    }
 }
 
 /// What is wrong or odd about the way to etcd, as the file alone has it.
 #[cfg(feature = "etcd")]
 fn beside(local: &Local) -> Exit {
-    use crate::config::NodeName;
     // Whose name stands here does not matter.
     let Ok(node) = NodeName::new("-") else { return Exit::Done };
     match crate::daemon::access::access(&local.settings, &node, None, &|_| None) {
@@ -86,18 +112,58 @@ fn run_etcd(given: &Given) -> Exit {
         Ok(found) => found,
         Err(exit) => return exit,
     };
-    problems.extend(check_all(&tree, &store.policy, &Facts::default()));
-    verdict(&format!("etcd, revision {}", dump.revision), &problems, nodes(&tree))
+    problems.extend(check_all(&tree, &store.policy, &Facts::default(), false));
+    problems.extend(store.node.and_then(|node| unknown_node(&tree, &node)));
+    verdict(&format!("etcd, revision {}", dump.revision), problems, nodes(&tree), false)
 }
 
-/// Prints every problem, and the worst one's exit code.
-fn verdict(what: &str, problems: &[Problem], nodes: usize) -> Exit {
-    for problem in problems {
-        print(&format!("{problem}\n"));
+/// That etcd has nothing for the node that the local file names.
+#[cfg(feature = "etcd")]
+fn unknown_node(tree: &Tree, node: &NodeName) -> Option<Problem> {
+    let path = format!("node/{node}/vrids");
+    let known = tree.children("node/");
+    if tree.get(&path).is_some() || known.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "missing, and the local file says that this node is {node}; put the list of its routers \
+         there, or correct [havip] node; known: {}",
+        short(&known.join(", "))
+    );
+    Some(Problem::missing(Severity::Warning, &path, message))
+}
+
+/// Prints every problem, and the worst one's exit code. `elsewhere`: what is not here may stand
+/// in etcd.
+fn verdict(what: &str, problems: Vec<Problem>, nodes: usize, elsewhere: bool) -> Exit {
+    // What is told twice is told once, at its worst.
+    let mut worst: BTreeMap<_, Severity> = BTreeMap::new();
+    let place =
+        |problem: &Problem| (problem.origin.clone(), problem.path.clone(), problem.message.clone());
+    for problem in &problems {
+        let severity = worst.entry(place(problem)).or_insert(problem.severity);
+        *severity = problem.severity.min(*severity);
+    }
+    for problem in &problems {
+        if worst.get(&place(problem)) == Some(&problem.severity) {
+            worst.remove(&place(problem));
+            print(&format!("{problem}\n"));
+        }
+    }
+    if nodes == 0 && !elsewhere {
+        print(&format!(
+            "{what}: error: it names no node, so that nothing runs by it; \
+             node/NAME/vrids lists the routers of each node (see conf/havip.toml)\n"
+        ));
+        return Exit::Config;
     }
     match problems.iter().map(|problem| problem.severity).min() {
         Some(Severity::Error) => Exit::Config,
         Some(Severity::Warning) => Exit::Warnings,
+        Some(Severity::Note) | None if nodes == 0 => {
+            print(&format!("{what}: right; its nodes stand in etcd: havip check --etcd\n"));
+            Exit::Done
+        }
         Some(Severity::Note) | None => {
             print(&format!("{what}: right, for {nodes} node(s)\n"));
             Exit::Done
@@ -112,7 +178,14 @@ pub(super) fn local_errors(local: &Local) -> Vec<Problem> {
     if beside_store(local) {
         return Vec::new();
     }
-    let outcome = build(&Input {
+    // What is missing altogether may come with the next SIGHUP.
+    let stands = |problem: &Problem| problem.origin.is_some() || problem.router.is_some();
+    built(local, node).into_iter().filter(|problem| problem.is_error() && stands(problem)).collect()
+}
+
+/// What is wrong for this node, with the local file alone.
+fn built(local: &Local, node: &NodeName) -> Vec<Problem> {
+    build(&Input {
         tree: &local.tree,
         node,
         previous: None,
@@ -120,8 +193,8 @@ pub(super) fn local_errors(local: &Local) -> Vec<Problem> {
         facts: &Facts::default(),
         vanished: Vanished::Hold,
         listed_since: None,
-    });
-    outcome.problems.into_iter().filter(Problem::is_error).collect()
+    })
+    .problems
 }
 
 #[cfg(feature = "etcd")]

@@ -1,6 +1,7 @@
 //! `havip confirm`: what vanished from etcd may go.
 
-use super::flags::{Command, Given};
+use super::ask::Daemon;
+use super::flags::{Command, Given, Word};
 use super::{Exit, print};
 
 pub(super) const COMMAND: Command = Command {
@@ -10,13 +11,13 @@ pub(super) const COMMAND: Command = Command {
 Routers whose keys vanish from etcd without an order, or that a restored etcd does not have, go on,
 and `havip status` lists them as held. This lets them go: what etcd has now counts. Nothing else
 changes. `[etcd] vanished = \"release\"` in the local file does so without asking.",
-    argument: None,
+    argument: Word::Config,
     flags: &[super::CONFIG_FLAG, super::RUN_DIR_FLAG],
     run,
 };
 
 fn run(given: &Given) -> Exit {
-    let answer = match super::status::tell(&super::socket_path(given), "/v1/confirm") {
+    let answer = match Daemon::of(given).and_then(|daemon| daemon.post("/v1/confirm")) {
         Ok(answer) => answer,
         Err(exit) => return exit,
     };

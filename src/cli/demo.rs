@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::flags::{Command, Flag, Given};
+use super::flags::{Command, Flag, Given, Word};
 use super::{Exit, complain, print};
 use crate::config::{IfName, Prefix};
 use crate::linux::netlink::Requests;
@@ -32,7 +32,7 @@ Makes a switch, three gateways and a client in network namespaces of its own, ru
 on each gateway, pings their VIP, kills the active one, shows the failover with its measured gap,
 then a graceful hand-over. Touches nothing of this machine's network, needs no etcd, and no root
 where user namespaces are allowed. Ends by itself in under 30 seconds.",
-    argument: None,
+    argument: Word::None,
     flags: &[Flag {
         long: "interval",
         short: None,

@@ -4,11 +4,11 @@ use std::io;
 
 use super::flags::{Flag, Given};
 use super::{Exit, complain, config_path};
-use crate::config::{NodeName, Policy, Problem, Settings, Tree, settings};
+use crate::config::{NodeName, NodeNaming, Policy, Problem, Settings, Tree, settings};
 use crate::daemon::access::{access, environment};
 use crate::daemon::sources::{LoadError, Local};
 use crate::offload;
-use crate::store::{Dump, Error, Options, dump_prefix};
+use crate::store::{Dump, Error, ErrorKind, Options, dump_prefix};
 
 pub(super) const ENDPOINTS_FLAG: Flag = Flag {
     long: "endpoints",
@@ -21,6 +21,8 @@ pub(super) const ENDPOINTS_FLAG: Flag = Flag {
 pub(super) struct Store {
     pub(super) options: Options,
     pub(super) policy: Policy,
+    /// Which node the local file says that this is.
+    pub(super) node: Option<NodeName>,
 }
 
 /// Finds etcd by flag, local file or environment.
@@ -48,7 +50,11 @@ pub(super) fn find(given: &Given) -> Result<Store, Exit> {
     for warning in &found.warnings {
         complain(warning);
     }
-    Ok(Store { options: found.options, policy: settings.policy })
+    let node = match settings.node {
+        NodeNaming::Name(node) => Some(node),
+        NodeNaming::Host | NodeNaming::Mac(_) => None,
+    };
+    Ok(Store { options: found.options, policy: settings.policy, node })
 }
 
 /// The local file's settings, or the built-in ones if there is no such file and none was named.
@@ -65,7 +71,8 @@ fn local_settings(given: &Given) -> Result<Settings, Exit> {
 /// Everything below the prefix.
 pub(super) fn dump(store: &Store) -> Result<(Dump, Tree, Vec<Problem>), Exit> {
     let prefix = &store.options.prefix;
-    let dump = smol::block_on(dump_prefix(&store.options, prefix)).map_err(|e| failed(&e))?;
+    let dump = smol::block_on(dump_prefix(&store.options, prefix))
+        .map_err(|error| failed(error, Doing::Reading, prefix))?;
     let keys = dump
         .entries
         .iter()
@@ -74,11 +81,35 @@ pub(super) fn dump(store: &Store) -> Result<(Dump, Tree, Vec<Problem>), Exit> {
     Ok((dump, tree, problems))
 }
 
+/// What a command asks etcd for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Doing {
+    /// All below the prefix.
+    Reading,
+    /// To put keys below it.
+    Writing,
+}
+
 /// Says why etcd did not do it.
-pub(super) fn failed(error: &Error) -> Exit {
+pub(super) fn failed(error: Error, doing: Doing, prefix: &str) -> Exit {
+    const OTHER: &str = "or name another user in a file of your own ([etcd] username and \
+                         password_file, or cert and key) with -c FILE";
+    let kind = error.kind();
+    let error = match (kind, doing) {
+        (ErrorKind::PermissionDenied, Doing::Reading) => error.with_way_out(format!(
+            "this command reads all below {prefix}: grant the user read on it, {OTHER}"
+        )),
+        (ErrorKind::PermissionDenied, Doing::Writing) => error.with_way_out(format!(
+            "import writes below {prefix}: grant the user write on it, {OTHER}"
+        )),
+        (ErrorKind::WrongPassword, _) => {
+            error.with_way_out("correct [etcd] username or the password file".to_owned())
+        }
+        _ => error,
+    };
     complain(&format!("etcd: {error}"));
-    let denied = std::error::Error::source(error)
+    let of_file = std::error::Error::source(&error)
         .and_then(|cause| cause.downcast_ref::<io::Error>())
         .is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
-    if denied { Exit::Permission } else { Exit::Failed }
+    if of_file || kind == ErrorKind::PermissionDenied { Exit::Permission } else { Exit::Failed }
 }

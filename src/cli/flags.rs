@@ -18,6 +18,17 @@ pub(super) struct Flag {
     pub(super) help: &'static str,
 }
 
+/// What the one word may be that a command takes beside its flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// There is none.
+    None,
+    /// The local file: the same as `--config FILE`.
+    Config,
+    /// Something else, called this.
+    Other(&'static str),
+}
+
 /// A sub-command.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Command {
@@ -27,8 +38,8 @@ pub(super) struct Command {
     pub(super) summary: &'static str,
     /// What it does, and how it ends.
     pub(super) about: &'static str,
-    /// Name of its one positional argument, if it takes one.
-    pub(super) argument: Option<&'static str>,
+    /// Its one positional argument.
+    pub(super) argument: Word,
     /// Its flags.
     pub(super) flags: &'static [Flag],
     /// Does it; gives the exit code.
@@ -39,7 +50,7 @@ pub(super) struct Command {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Given {
     values: BTreeMap<&'static str, String>,
-    /// The positional argument.
+    /// The positional argument, unless it is the local file.
     pub(super) argument: Option<String>,
 }
 
@@ -48,6 +59,20 @@ impl Given {
     #[must_use]
     pub(super) fn has(&self, flag: &str) -> bool {
         self.values.contains_key(flag)
+    }
+
+    /// Takes a flag's value, which must not be another one than it was given before.
+    fn set(&mut self, flag: &'static str, value: String) -> Result<(), String> {
+        match self.values.get(flag) {
+            Some(before) if *before != value => {
+                Err(format!("two values for --{flag}: \"{before}\" and \"{value}\""))
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.values.insert(flag, value);
+                Ok(())
+            }
+        }
     }
 
     /// A flag's value.
@@ -115,24 +140,27 @@ pub(super) fn parse(commands: &'static [Command], arguments: Vec<std::ffi::OsStr
 fn parse_command(command: &Command, parser: &mut Parser) -> Result<Option<Given>, lexopt::Error> {
     let mut given = Given::default();
     while let Some(argument) = parser.next()? {
-        let flag = match &argument {
+        let flag = match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(None),
-            Arg::Long(name) => command.flags.iter().find(|flag| flag.long == *name),
-            Arg::Short(letter) => command.flags.iter().find(|flag| flag.short == Some(*letter)),
-            Arg::Value(_) if command.argument.is_some() && given.argument.is_none() => {
-                if let Arg::Value(value) = argument {
-                    given.argument = Some(value.string()?);
+            Arg::Long(name) => command.flags.iter().find(|flag| flag.long == name),
+            Arg::Short(letter) => command.flags.iter().find(|flag| flag.short == Some(letter)),
+            Arg::Value(value) => {
+                match command.argument {
+                    Word::Config => given.set("config", value.string()?)?,
+                    Word::Other(_) if given.argument.is_none() => {
+                        given.argument = Some(value.string()?);
+                    }
+                    Word::Other(_) | Word::None => return Err(Arg::Value(value).unexpected()),
                 }
                 continue;
             }
-            Arg::Value(_) => None,
         };
         let Some(flag) = flag else { return Err(argument.unexpected()) };
         let value = match flag.value {
             Some(_) => parser.value()?.string()?,
             None => String::new(),
         };
-        given.values.insert(flag.long, value);
+        given.set(flag.long, value)?;
     }
     Ok(Some(given))
 }
@@ -159,7 +187,11 @@ pub(super) fn overview(commands: &[Command]) -> String {
 /// `havip COMMAND --help`.
 #[must_use]
 pub(super) fn help(command: &Command) -> String {
-    let argument = command.argument.map_or_else(String::new, |name| format!(" [{name}]"));
+    let argument = match command.argument {
+        Word::None => String::new(),
+        Word::Config => " [FILE]".to_owned(),
+        Word::Other(name) => format!(" [{name}]"),
+    };
     let mut text = format!(
         "havip {}: {}\n\nUsage: havip {} [FLAGS]{argument}\n\n{}\n\nFlags:\n",
         command.name, command.summary, command.name, command.about
@@ -171,4 +203,49 @@ pub(super) fn help(command: &Command) -> String {
         let _ = writeln!(text, "  {short}--{:<20} {}", format!("{}{value}", flag.long), flag.help);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn command(name: &'static str, argument: Word) -> Command {
+        Command {
+            name,
+            summary: "x",
+            about: "x",
+            argument,
+            flags: &[super::super::CONFIG_FLAG],
+            run: |_| super::super::Exit::Done,
+        }
+    }
+
+    static COMMANDS: &[Command] = &[
+        command("ask", Word::Config),
+        command("put", Word::Other("OUT")),
+        command("show", Word::None),
+    ];
+
+    fn typed(line: &str) -> Result<(Option<String>, Option<String>), String> {
+        let words = line.split(' ').map(Into::into).collect();
+        match parse(COMMANDS, words) {
+            Line::Run(_, given) => Ok((given.value("config").map(str::to_owned), given.argument)),
+            Line::Help(_) => Err("help".into()),
+            Line::Wrong(why) => Err(why),
+        }
+    }
+
+    #[test]
+    fn the_local_file_is_named_in_either_way_and_never_two_of_them() {
+        let named = |file: &str| Ok((Some(file.to_owned()), None));
+        for line in ["ask a", "ask -c a", "ask --config a", "ask --config=a", "ask a -c a"] {
+            assert_eq!(typed(line), named("a"), "{line}");
+        }
+        for line in ["ask a -c b", "ask -c a b", "ask a b", "ask -c a -c b"] {
+            let why = typed(line).unwrap_err();
+            assert!(why.starts_with("two values for --config: \"a\" and \"b\""), "{line}: {why}");
+        }
+        assert_eq!(typed("put a -c b"), Ok((Some("b".into()), Some("a".into()))));
+        assert!(typed("put a b").is_err() && typed("show a").is_err());
+    }
 }

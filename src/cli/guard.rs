@@ -1,6 +1,6 @@
 //! `havip guard`: what the daemon starts beside itself; not for people, and not listed.
 
-use super::flags::{Command, Flag, Given};
+use super::flags::{Command, Flag, Given, Word};
 use super::{Exit, complain, exit_of};
 use crate::daemon::guard::{self, Refused};
 
@@ -10,7 +10,7 @@ pub(super) const COMMAND: Command = Command {
     about: "\
 Started by the daemon, never by hand: waits for the daemon's end, and if that was no clean one
 sends priority 0 for the routers that were active and takes the VIPs away.",
-    argument: Some("PID"),
+    argument: Word::Other("PID"),
     flags: &[
         Flag { long: "realtime", short: None, value: None, help: "Ask for real-time priority." },
         Flag { long: "fence", short: None, value: None, help: "Remove the fence as well." },

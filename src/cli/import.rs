@@ -3,20 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use super::etcd::{ENDPOINTS_FLAG, dump, failed, find};
-use super::flags::{Command, Flag, Given};
+use super::etcd::{Doing, ENDPOINTS_FLAG, dump, failed, find};
+use super::flags::{Command, Flag, Given, Word};
 use super::{CONFIG_FLAG, Exit, complain, exit_of, print};
-use crate::config::{Facts, Problem, TomlFile, Tree, check_all, to_flat, utf8};
+use crate::config::{Facts, Policy, Problem, TomlFile, Tree, check_all, to_flat, utf8};
 use crate::store::{Guard, import};
 
 pub(super) const COMMAND: Command = Command {
     name: "import",
     summary: "put TOML into etcd, checked, in one revision",
     about: "\
-Checks FILE as `havip check` does, and puts what differs from etcd there in one transaction: all of
-it or nothing, and nothing if another changed one of these keys meanwhile. Keys that FILE does not
-have stay as they are. With an error in FILE nothing is written, and it ends with 3.",
-    argument: Some("FILE"),
+Puts what of FILE differs from etcd there in one transaction: all of it or nothing, and nothing if
+another changed one of these keys meanwhile. Keys that FILE does not have stay as they are. First it
+checks, as `havip check` does, what etcd would have then: with an error in it that etcd does not have
+already, nothing is written, and it ends with 3. A key that nobody knows is put there with a warning.",
+    argument: Word::Other("FILE"),
     flags: &[
         CONFIG_FLAG,
         ENDPOINTS_FLAG,
@@ -25,6 +26,12 @@ have stay as they are. With an error in FILE nothing is written, and it ends wit
             short: Some('n'),
             value: None,
             help: "Say what would be written, and write nothing.",
+        },
+        Flag {
+            long: "force",
+            short: None,
+            value: None,
+            help: "Write it although it has errors: a backup as it was.",
         },
     ],
     run,
@@ -45,9 +52,9 @@ fn run(given: &Given) -> Exit {
             };
         }
     };
-    let file = TomlFile::Local(path.as_str().into());
+    let file = TomlFile::Import(path.as_str().into());
     let read = utf8(&text, &file).and_then(|text| Tree::from_toml(text, &file));
-    let (tree, mut problems) = match read {
+    let (tree, odd) = match read {
         Ok(read) => read,
         Err(problem) => {
             complain(&problem.to_string());
@@ -58,18 +65,14 @@ fn run(given: &Given) -> Exit {
         Ok(store) => store,
         Err(exit) => return exit,
     };
-    problems.extend(check_all(&tree, &store.policy, &Facts::default()));
-    for problem in &problems {
-        complain(&problem.to_string());
-    }
-    if problems.iter().any(Problem::is_error) {
-        complain("nothing is written");
-        return Exit::Config;
-    }
-    let there = match dump(&store) {
-        Ok((there, ..)) => there,
+    let (there, now, _) = match dump(&store) {
+        Ok(found) => found,
         Err(exit) => return exit,
     };
+    if !is_right(&tree, odd, &now) && !given.has("force") {
+        complain("nothing is written; --force writes it as it is");
+        return Exit::Config;
+    }
     let prefix = &store.options.prefix;
     let known: BTreeMap<String, (&[u8], i64)> = there
         .entries
@@ -82,7 +85,14 @@ fn run(given: &Given) -> Exit {
     let spelling = Spelling::of(prefix, known.keys());
     let mut puts = Vec::new();
     let mut guards = Vec::new();
-    for (key, value) in to_flat(&tree, prefix) {
+    let (keys, left_out) = to_flat(&tree, prefix);
+    for path in left_out {
+        complain(&format!(
+            "{path}: not put into etcd: only the local file has settings, and nodes write status \
+             and vRouterGateway themselves"
+        ));
+    }
+    for (key, value) in keys {
         let key = spelling.respell(prefix, key);
         match known.get(&key) {
             Some((old, _)) if *old == value.as_bytes() => continue,
@@ -108,8 +118,27 @@ fn run(given: &Given) -> Exit {
             print(&format!("put {} key(s) at revision {revision}\n", puts.len()));
             Exit::Done
         }
-        Err(error) => failed(&error),
+        Err(error) => failed(error, Doing::Writing, prefix),
     }
+}
+
+/// Says what would be wrong with etcd after the import, and whether anything is that was not
+/// before. What this box alone refuses is no matter here: other nodes read it, too.
+fn is_right(file: &Tree, odd: Vec<Problem>, there: &Tree) -> bool {
+    let judge = |tree: &Tree| check_all(tree, &Policy::default(), &Facts::default(), false);
+    let before = judge(there);
+    let after = judge(&Tree::overlay(file, there).0);
+    let fresh = odd.iter().chain(after.iter().filter(|problem| !before.contains(problem)));
+    let fresh: Vec<&Problem> = fresh.collect();
+    for problem in &fresh {
+        complain(&problem.to_string());
+    }
+    let wrong = before.iter().filter(|problem| problem.is_error() && after.contains(problem));
+    match wrong.count() {
+        0 => {}
+        count => complain(&format!("etcd has {count} error(s) already: havip check --etcd")),
+    }
+    !fresh.iter().any(|problem| problem.is_error())
 }
 
 /// Which routers etcd has in the deployed code's spelling alone: they keep it.

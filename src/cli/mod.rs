@@ -1,5 +1,6 @@
 //! The command line: one file a sub-command, one table of all.
 
+mod ask;
 mod check;
 #[cfg(feature = "etcd")]
 mod confirm;
@@ -118,15 +119,6 @@ fn complain(text: &str) {
 
 fn config_path(given: &Given) -> PathBuf {
     given.value("config").unwrap_or(CONFIG).into()
-}
-
-/// Where the control socket is: by flag, else by the local file, else the built-in place.
-fn socket_path(given: &Given) -> PathBuf {
-    let run_dir = given.value("run-dir").map(PathBuf::from).unwrap_or_else(|| {
-        let local = crate::daemon::sources::Local::load(&config_path(given));
-        local.map_or_else(|_| "/run/havip".into(), |local| local.settings.run_dir)
-    });
-    run_dir.join("havip.sock")
 }
 
 /// The code for what an operating-system error is about.

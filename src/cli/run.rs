@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::flags::{Command, Flag, Given};
+use super::flags::{Command, Flag, Given, Word};
 use super::{CONFIG_FLAG, Exit, complain, config_path, exit_of};
 #[cfg(feature = "etcd")]
 use crate::daemon::access::environment;
@@ -27,7 +27,7 @@ their VIPs on interfaces while it is active. Without that file ETCD_ENDPOINTS sa
 Logs to standard error.
 SIGTERM or SIGINT: sends priority 0, takes the VIPs away, ends with 0.
 SIGHUP: reads the local file again; one with a mistake in it changes nothing.",
-    argument: None,
+    argument: Word::Config,
     flags: &[CONFIG_FLAG, RECORD_FLAG],
     run,
 };

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::flags::{Command, Given};
-use super::{CONFIG_FLAG, Exit, JSON_FLAG, RUN_DIR_FLAG, print, socket_path};
+use super::ask::Daemon;
+use super::flags::{Command, Given, Word};
+use super::{CONFIG_FLAG, Exit, JSON_FLAG, RUN_DIR_FLAG, print};
 
 pub(super) const COMMAND: Command = Command {
     name: "show",
@@ -12,13 +13,13 @@ pub(super) const COMMAND: Command = Command {
 Asks the running daemon for every value that holds for the routers of this node, the path at
 which it was found and the file and line, or the key and revision, that it comes from. Secrets
 are not shown.",
-    argument: None,
+    argument: Word::Config,
     flags: &[CONFIG_FLAG, RUN_DIR_FLAG, JSON_FLAG],
     run,
 };
 
 fn run(given: &Given) -> Exit {
-    let body = match super::status::ask(&socket_path(given), "/v1/config") {
+    let body = match Daemon::of(given).and_then(|daemon| daemon.get("/v1/config")) {
         Ok(body) => body,
         Err(exit) => return exit,
     };

@@ -1,15 +1,13 @@
 //! `havip status`: what the running daemon does.
 
 use std::fmt::Write as _;
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::flags::{Command, Flag, Given};
-use super::{CONFIG_FLAG, Exit, JSON_FLAG, RUN_DIR_FLAG, complain, print, socket_path};
-use crate::daemon::socket;
+use super::ask::Daemon;
+use super::flags::{Command, Flag, Given, Word};
+use super::{CONFIG_FLAG, Exit, JSON_FLAG, RUN_DIR_FLAG, complain, print};
 use crate::linux::clock;
 
 pub(super) const COMMAND: Command = Command {
@@ -19,7 +17,7 @@ pub(super) const COMMAND: Command = Command {
 Asks the daemon over its control socket: state of each router and since when, who was heard,
 which VIPs are where, what is wrong with the configuration, what was discarded. Ends with 7 if
 no daemon answers; with --check, with 4 if not all is well, for monitoring.",
-    argument: None,
+    argument: Word::Config,
     flags: &[
         CONFIG_FLAG,
         RUN_DIR_FLAG,
@@ -40,9 +38,12 @@ fn run(given: &Given) -> Exit {
         complain("status: --check goes with neither --watch nor --json; see havip status --help");
         return Exit::Usage;
     }
-    let path = socket_path(given);
+    let daemon = match Daemon::of(given) {
+        Ok(daemon) => daemon,
+        Err(exit) => return exit,
+    };
     loop {
-        let status = match ask(&path, "/v1/status") {
+        let status = match daemon.status() {
             Ok(status) => status,
             Err(exit) => return exit,
         };
@@ -59,39 +60,6 @@ fn run(given: &Given) -> Exit {
         print(&format!("{home}{text}"));
         smol::block_on(smol::Timer::after(Duration::from_secs(1)));
     }
-}
-
-/// Asks the daemon, and says why there is no answer.
-pub(super) fn ask(path: &Path, resource: &str) -> Result<Value, Exit> {
-    answer(path, socket::get(path, resource))
-}
-
-/// Tells the daemon to do something, and says why there is no answer.
-#[cfg(feature = "etcd")]
-pub(super) fn tell(path: &Path, resource: &str) -> Result<Value, Exit> {
-    answer(path, socket::post(path, resource))
-}
-
-fn answer(path: &Path, body: io::Result<Vec<u8>>) -> Result<Value, Exit> {
-    let failed = |error: &io::Error| {
-        let way_out = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                "; no daemon runs there: start it with \"havip run\", or name its --run-dir"
-            }
-            io::ErrorKind::PermissionDenied => "; only the daemon's own user may ask it",
-            _ => "",
-        };
-        complain(&format!("{}: {error}{way_out}", path.display()));
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => Exit::Permission,
-            _ => Exit::Unreachable,
-        }
-    };
-    let body = body.map_err(|error| failed(&error))?;
-    serde_json::from_slice(&body).map_err(|error| {
-        complain(&format!("{}: no JSON: {error}", path.display()));
-        Exit::Failed
-    })
 }
 
 fn check(status: &Value) -> Exit {
@@ -235,8 +203,12 @@ fn render(status: &Value) -> String {
         "\n{:<16} {:<5} {:<9} {:<10} {:<8} {:<4} {:<24} VIPS",
         "ROUTER", "VRID", "INTERFACE", "STATE", "SINCE", "PRIO", "HEARD"
     );
-    if list(&vrrp["routers"]).next().is_none() {
+    let idle: Vec<_> = status["config"]["idle"].as_object().into_iter().flatten().collect();
+    if idle.is_empty() && list(&vrrp["routers"]).next().is_none() {
         let _ = writeln!(out, "none: node/{}/vrids lists no router", text(status, "node"));
+    }
+    for (name, why) in idle {
+        let _ = writeln!(out, "{name:<16} does not run: {}", why.as_str().unwrap_or("-"));
     }
     for router in list(&vrrp["routers"]) {
         let heard = &router["heard"];

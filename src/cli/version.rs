@@ -1,13 +1,13 @@
 //! `havip version`.
 
-use super::flags::{Command, Given};
+use super::flags::{Command, Given, Word};
 use super::{Exit, print};
 
 pub(super) const COMMAND: Command = Command {
     name: "version",
     summary: "print version and features",
     about: "Prints the version, the target and what was built in.",
-    argument: None,
+    argument: Word::None,
     flags: &[],
     run,
 };

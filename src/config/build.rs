@@ -14,8 +14,9 @@ use super::effective::{Found, View, built_in, is_original};
 use super::key::router_key;
 use super::model::{Check, Config, IfName, NodeName, Prefix, Router, RouterName};
 use super::policy::{Facts, Policy};
-use super::problem::{Problem, Report, Severity};
-use super::tree::{Entry, Tree, Value};
+use super::problem::{Problem, Report, Severity, nearest};
+use super::shown::short;
+use super::tree::{Entry, Origin, Tree, Value};
 use super::value::{self, Parsed};
 use super::vanished::{Vanished, is_none};
 use crate::wire::vrrp::{Version, Vrid};
@@ -53,6 +54,8 @@ pub struct Outcome {
     pub kept: BTreeSet<RouterName>,
     /// Routers that the node lists.
     pub listed: BTreeSet<RouterName>,
+    /// Those of them that do not run, and why.
+    pub idle: BTreeMap<RouterName, String>,
 }
 
 /// Routers that a node lists: more than any box can run.
@@ -70,15 +73,7 @@ pub fn build(input: &Input<'_>) -> Outcome {
 
 /// The same without a word on unknown keys, and the routers that the node lists.
 pub(super) fn routers(input: &Input<'_>) -> (Outcome, BTreeSet<RouterName>) {
-    let mut builder = Builder {
-        input,
-        view: View::new(input.tree, input.node),
-        problems: Report::of_at_most(PROBLEMS_MAX),
-        places: BTreeMap::new(),
-        held: BTreeSet::new(),
-        kept: BTreeSet::new(),
-        named: BTreeSet::new(),
-    };
+    let mut builder = Builder::new(input);
     let mut wanted = Vec::new();
     let listed = builder.listed();
     for name in &listed {
@@ -88,9 +83,21 @@ pub(super) fn routers(input: &Input<'_>) -> (Outcome, BTreeSet<RouterName>) {
     let routers = builder.without_conflicts(wanted);
     let node_ip = builder.node_ip();
     let config = Config { node: input.node.clone(), node_ip, routers };
-    let Builder { problems, held, mut kept, named, .. } = builder;
+    let Builder { problems, held, mut kept, named, mut idle, .. } = builder;
     kept.extend(held.iter().cloned());
-    (Outcome { config, problems: problems.into_vec(), held, kept, listed: named }, listed)
+    idle.retain(|name, _| !config.routers.contains_key(name));
+    (Outcome { config, problems: problems.into_vec(), held, kept, listed: named, idle }, listed)
+}
+
+/// What is wrong with these routers by themselves, whether the node lists them or not.
+pub(super) fn alone(input: &Input<'_>, names: &BTreeSet<RouterName>) -> Vec<Problem> {
+    let mut builder = Builder::new(input);
+    for name in names {
+        let before = builder.problems.len();
+        let _ = builder.parse_router(name);
+        builder.problems.about(before, name);
+    }
+    builder.problems.into_vec()
 }
 
 pub(super) struct Builder<'a> {
@@ -103,6 +110,8 @@ pub(super) struct Builder<'a> {
     kept: BTreeSet<RouterName>,
     /// Routers that the list itself names.
     named: BTreeSet<RouterName>,
+    /// Routers that do not run, and why.
+    idle: BTreeMap<RouterName, String>,
     /// Where the VIPs of each router stand, for what shows only beside the others.
     places: BTreeMap<RouterName, Found<'a>>,
 }
@@ -111,6 +120,19 @@ pub(super) struct Builder<'a> {
 struct Bad;
 
 impl<'a> Builder<'a> {
+    fn new(input: &'a Input<'a>) -> Self {
+        Self {
+            input,
+            view: View::new(input.tree, input.node),
+            problems: Report::of_at_most(PROBLEMS_MAX),
+            places: BTreeMap::new(),
+            held: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            named: BTreeSet::new(),
+            idle: BTreeMap::new(),
+        }
+    }
+
     /// Names of the routers that the node is to run: what its `vrids` lists. Where that word is
     /// missing or not clear, what runs goes on.
     fn listed(&mut self) -> BTreeSet<RouterName> {
@@ -120,6 +142,7 @@ impl<'a> Builder<'a> {
         let release = self.input.vanished == Vanished::Release;
         let Some(entry) = self.input.tree.get(&path) else {
             if running.is_empty() || release {
+                self.problems.push(self.no_such_node(&path));
                 return BTreeSet::new();
             }
             let message = "gone; a mistake is not an order, so what ran goes on; to release the \
@@ -147,7 +170,7 @@ impl<'a> Builder<'a> {
                 }
                 Ok(name) => _ = names.insert(name),
                 Err(why) => {
-                    let message = format!("\"{}\": {why}", value::short(item));
+                    let message = format!("\"{}\": {why}", short(item));
                     self.report(Severity::Error, &path, entry, message);
                     clear = false;
                 }
@@ -164,13 +187,32 @@ impl<'a> Builder<'a> {
             let held: Vec<&str> = running.difference(&names).map(RouterName::as_str).collect();
             let message = format!(
                 "not clear, so what is no longer listed goes on ({}); correct the list",
-                value::short(&held.join(", "))
+                short(&held.join(", "))
             );
             self.report(Severity::Error, &path, entry, message);
             self.kept.extend(running.difference(&names).cloned());
             names.extend(running);
         }
         names
+    }
+
+    /// That nothing says what this node is to run: most likely it has another name there.
+    fn no_such_node(&self, path: &str) -> Problem {
+        let node = self.input.node;
+        let mut known = self.input.tree.children("node/");
+        known.retain(|other| *other != node.as_str());
+        let way_out = match nearest(node.as_str(), known.iter().map(String::as_str)) {
+            Some(near) => {
+                format!("did you mean \"{}\"? [havip] node says which node this is", short(near))
+            }
+            _ if known.is_empty() => "list its routers there, or set it to \"none\"".to_owned(),
+            _ => format!(
+                "list its routers there, or correct [havip] node; known: {}",
+                short(&known.join(", "))
+            ),
+        };
+        let message = format!("missing, so node {node} runs no router; {way_out}");
+        Problem::missing(Severity::Error, path, message)
     }
 
     fn report(&mut self, severity: Severity, path: &str, entry: &Entry, message: String) {
@@ -208,6 +250,9 @@ impl<'a> Builder<'a> {
         } else {
             "does not run"
         };
+        if !kept {
+            self.idle.insert(name.clone(), format!("refused: {why}"));
+        }
         let message = format!("{why}: this router {then}");
         self.problems.push(Problem::missing(Severity::Error, &path, message).of(name));
     }
@@ -264,12 +309,18 @@ impl<'a> Builder<'a> {
     }
 
     fn parse_router(&mut self, name: &RouterName) -> Result<Option<Router>, Bad> {
-        if !self.need(name, "enabled", false, value::boolean)?.0 {
+        let (enabled, found) = self.need(name, "enabled", false, value::boolean)?;
+        if !enabled {
+            let place = found.map_or_else(String::new, |found| match &found.entry.origin {
+                origin @ Origin::Etcd { .. } => format!(" at {origin}"),
+                origin => format!(" at {origin}, {}", found.path),
+            });
+            self.idle.insert(name.clone(), format!("disabled: enabled = false{place}"));
             return Ok(None);
         }
         self.read(name, "profile", false, |value| match value::single(value)? {
             "original" => Ok(()),
-            other => Err(format!("\"{}\": the one profile is \"original\"", value::short(other))),
+            other => Err(format!("\"{}\": the one profile is \"original\"", short(other))),
         })?;
         let original = is_original(&self.view, name.as_str());
         // Every key is read before any mistake ends it: an operator wants all of them at once.
@@ -347,7 +398,7 @@ impl<'a> Builder<'a> {
             let message = format!(
                 "a router named by a number has its VRID, 1 to 255, as its name, and {} is none; \
                  rename it",
-                value::short(text)
+                short(text)
             );
             self.problems.push(Problem::missing(
                 Severity::Error,
@@ -460,7 +511,7 @@ impl<'a> Builder<'a> {
 
 fn interface(value: &Value) -> Parsed<IfName> {
     let text = value::single(value)?;
-    IfName::new(text).map_err(|why| format!("\"{}\": {why}", value::short(text)))
+    IfName::new(text).map_err(|why| format!("\"{}\": {why}", short(text)))
 }
 
 fn accept(value: &Value) -> Parsed<()> {

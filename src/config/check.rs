@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::build::{Input, routers};
+use super::build::{Input, alone, routers};
 use super::effective::View;
 use super::key::router_key;
 use super::model::{IfName, NodeName, RouterName};
@@ -14,11 +14,13 @@ use super::tree::{Entry, Tree};
 use super::vanished::Vanished;
 use super::{unknown, value};
 
-/// Everything that is wrong with a tree, whichever node it concerns; sorted by place.
+/// Everything that is wrong with a tree, whichever node it concerns; sorted by place. `partial`:
+/// what is missing in it may stand elsewhere.
 #[must_use]
-pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts) -> Vec<Problem> {
+pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts, partial: bool) -> Vec<Problem> {
     let mut problems: BTreeSet<Problem> = unknown::in_tree(tree, &TABLES).into_iter().collect();
     let mut listed: BTreeSet<RouterName> = BTreeSet::new();
+    let mut judged: BTreeSet<RouterName> = BTreeSet::new();
     let mut holders: Holders = BTreeMap::new();
     for name in tree.children("node/") {
         match NodeName::new(&name) {
@@ -32,8 +34,21 @@ pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts) -> Vec<Problem> {
                     vanished: Vanished::Hold,
                     listed_since: None,
                 };
-                let (outcome, names) = routers(&input);
+                let (mut outcome, names) = routers(&input);
+                // That it is to run nothing may be meant; on the node itself it is an error.
+                let list = format!("node/{node}/vrids");
+                for problem in &mut outcome.problems {
+                    if problem.origin.is_none() && problem.path == list {
+                        problem.severity = Severity::Warning;
+                    }
+                }
                 problems.extend(outcome.problems);
+                let own = tree.children(&format!("node/{node}/virtual_router/"));
+                let mut own: BTreeSet<RouterName> =
+                    own.iter().filter_map(|name| RouterName::new(name).ok()).collect();
+                own.retain(|name| !names.contains(name));
+                problems.extend(unlisted_keys(&input, &own));
+                judged.extend(own);
                 listed.extend(names);
                 for router in outcome.config.routers.values() {
                     let vips = router.vips.iter().chain(&router.vips_excluded);
@@ -50,10 +65,15 @@ pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts) -> Vec<Problem> {
             }
         }
     }
+    judged.extend(listed.iter().cloned());
     problems.extend(unlisted(tree, &listed));
+    problems.extend(unlisted_by_all(tree, policy, facts, &judged));
     problems.extend(shared(&holders));
     problems.extend(orphans(tree));
-    let mut problems: Vec<Problem> = problems.into_iter().collect();
+    let is_told = |problem: &Problem| {
+        !partial || problem.origin.is_some() || problem.severity == Severity::Note
+    };
+    let mut problems: Vec<Problem> = problems.into_iter().filter(is_told).collect();
     problems.sort_by(|a, b| (&a.origin, &a.path).cmp(&(&b.origin, &b.path)));
     problems
 }
@@ -103,6 +123,39 @@ fn unlisted(tree: &Tree, listed: &BTreeSet<RouterName>) -> Vec<Problem> {
         }
     }
     problems.into_vec()
+}
+
+/// What is wrong with the keys of routers that no node has anything to say about.
+fn unlisted_by_all(
+    tree: &Tree,
+    policy: &Policy,
+    facts: &Facts,
+    judged: &BTreeSet<RouterName>,
+) -> Vec<Problem> {
+    let names = tree.children("virtual_router/");
+    let names = names.iter().filter_map(|name| RouterName::new(name).ok());
+    let names: BTreeSet<RouterName> = names.filter(|name| !judged.contains(name)).collect();
+    // As a node sees them that has no word of its own.
+    let Ok(node) = NodeName::new("-") else { return Vec::new() };
+    let input = Input {
+        tree,
+        node: &node,
+        previous: None,
+        policy,
+        facts,
+        vanished: Vanished::Hold,
+        listed_since: None,
+    };
+    unlisted_keys(&input, &names)
+}
+
+/// The same of routers that this node does not list: nothing fails to run by it now.
+fn unlisted_keys(input: &Input<'_>, names: &BTreeSet<RouterName>) -> Vec<Problem> {
+    let mut problems = alone(input, names);
+    for problem in &mut problems {
+        problem.severity = problem.severity.max(Severity::Warning);
+    }
+    problems
 }
 
 /// Bindings to a router that does not have the VIP. The original leaves them behind when a VIP

@@ -64,8 +64,18 @@ pub const BINDING_KEYS: &[&str] = &["namespace", "services", "shared", "vrid"];
 pub const BRANCHES: &[&str] =
     &["binding", "node", "status", "vRouterGateway", "virtual_router", "virtual_routers"];
 
+/// Those of them that nodes write.
+pub(super) const OUTPUTS: [&str; 2] = ["status", "vRouterGateway"];
+
 /// The key of this name.
 #[must_use]
 pub fn router_key(name: &str) -> Option<&'static Key> {
     ROUTER_KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether what stands at a path must not be shown.
+#[must_use]
+pub fn is_secret(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    router_key(name).is_some_and(|key| key.secret)
 }

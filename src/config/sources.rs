@@ -2,7 +2,7 @@
 //! them from disk or network is others' work.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,6 +79,8 @@ pub struct Sources {
     pub held: BTreeSet<RouterName>,
     /// Those, and all others that go on in the form they had.
     pub kept: BTreeSet<RouterName>,
+    /// Routers that this node lists and that do not run, and why.
+    pub idle: BTreeMap<RouterName, String>,
     /// Routers that the node listed since the store was restored.
     listed_since: BTreeSet<RouterName>,
 }
@@ -99,6 +101,7 @@ impl Sources {
             vanished: Vanished::Hold,
             held: BTreeSet::new(),
             kept: BTreeSet::new(),
+            idle: BTreeMap::new(),
             listed_since: BTreeSet::new(),
         }
     }
@@ -190,6 +193,7 @@ impl Sources {
         self.shadows = shadows;
         self.held = outcome.held;
         self.kept = outcome.kept;
+        self.idle = outcome.idle;
         self.listed_since.extend(outcome.listed);
         // Who runs no more is asked about no more, and names may come and go for ever.
         self.listed_since.retain(|name| config.routers.contains_key(name));

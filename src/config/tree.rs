@@ -106,13 +106,24 @@ pub enum Origin {
         /// Counted from 1.
         line: usize,
     },
+    /// A file whose content is to be put into etcd.
+    Import {
+        /// Its path.
+        file: Arc<str>,
+        /// Counted from 1.
+        line: usize,
+    },
 }
 
 impl Origin {
-    /// Whether it is the store's word, live or from the snapshot, and so bound by `[policy]`.
+    /// Whether it is the store's word, live, from the snapshot or about to be, and so bound by
+    /// `[policy]`.
     #[must_use]
     pub const fn is_store(&self) -> bool {
-        matches!(self, Self::Etcd { .. } | Self::Snapshot { .. })
+        match self {
+            Self::Etcd { .. } | Self::Snapshot { .. } | Self::Import { .. } => true,
+            Self::BuiltIn(_) | Self::Local { .. } => false,
+        }
     }
 }
 
@@ -121,7 +132,9 @@ impl fmt::Display for Origin {
         match self {
             Self::BuiltIn(what) => f.write_str(what),
             Self::Etcd { key, mod_revision } => write!(f, "{key} (revision {mod_revision})"),
-            Self::Local { file, line } | Self::Snapshot { file, line } => {
+            Self::Local { file, line }
+            | Self::Snapshot { file, line }
+            | Self::Import { file, line } => {
                 write!(f, "{file}:{line}")
             }
         }
@@ -144,6 +157,8 @@ pub enum TomlFile {
     Local(Arc<str>),
     /// The snapshot.
     Snapshot(Arc<str>),
+    /// What is to be put into etcd.
+    Import(Arc<str>),
 }
 
 impl TomlFile {
@@ -151,6 +166,7 @@ impl TomlFile {
         match self {
             Self::Local(file) => Origin::Local { file: Arc::clone(file), line },
             Self::Snapshot(file) => Origin::Snapshot { file: Arc::clone(file), line },
+            Self::Import(file) => Origin::Import { file: Arc::clone(file), line },
         }
     }
 }

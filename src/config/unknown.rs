@@ -11,7 +11,10 @@ use super::tree::{Entry, Origin, Tree};
 fn severity(origin: &Origin) -> Severity {
     match origin {
         Origin::Local { .. } => Severity::Error,
-        Origin::BuiltIn(_) | Origin::Etcd { .. } | Origin::Snapshot { .. } => Severity::Warning,
+        Origin::BuiltIn(_)
+        | Origin::Etcd { .. }
+        | Origin::Snapshot { .. }
+        | Origin::Import { .. } => Severity::Warning,
     }
 }
 

@@ -30,7 +30,7 @@ impl Vanished {
     fn believes(self, entry: &Entry) -> bool {
         match (self, &entry.origin) {
             (Self::HoldSince(since), Origin::Etcd { mod_revision, .. }) => *mod_revision > since,
-            (Self::HoldSince(_), Origin::Snapshot { .. }) => false,
+            (Self::HoldSince(_), Origin::Snapshot { .. } | Origin::Import { .. }) => false,
             (Self::HoldSince(_), Origin::Local { .. } | Origin::BuiltIn(_))
             | (Self::Hold | Self::Release, _) => true,
         }

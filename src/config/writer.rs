@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use super::key::OUTPUTS;
+use super::settings::TABLES;
 use super::shown::escape;
 use super::tree::{Entry, Tree, Value};
 
@@ -36,24 +38,28 @@ pub fn to_toml(tree: &Tree) -> String {
     text
 }
 
-/// Writes what nodes read from the store as flat keys and values, as etcd has them, in the
-/// README's spelling. Settings of the daemon, and what nodes write themselves, do not belong
-/// there and are left out.
+/// Writes a tree as flat keys and values, as etcd has them, in the README's spelling; what nobody
+/// knows as well. Settings of the daemon, and what nodes write themselves, do not belong there:
+/// their paths are given beside it.
 #[must_use]
-pub fn to_flat(tree: &Tree, prefix: &str) -> Vec<(String, String)> {
-    ["binding/", "node/", "virtual_router/"]
-        .into_iter()
-        .flat_map(|branch| tree.below(branch))
-        .map(|(path, entry)| {
-            let value = match &entry.value {
-                Value::Text(value) => value.clone(),
-                // An empty text is no word that releases a router.
-                Value::List(items) if !items.is_empty() => items.join(","),
-                Value::None | Value::List(_) => "none".to_owned(),
-            };
-            (format!("{prefix}{path}"), value)
-        })
-        .collect()
+pub fn to_flat(tree: &Tree, prefix: &str) -> (Vec<(String, String)>, Vec<String>) {
+    let mut keys = Vec::new();
+    let mut left_out = Vec::new();
+    for (path, entry) in tree.below("") {
+        let branch = path.split('/').next().unwrap_or_default();
+        if TABLES.contains(&branch) || OUTPUTS.contains(&branch) {
+            left_out.push(path.to_owned());
+            continue;
+        }
+        let value = match &entry.value {
+            Value::Text(value) => value.clone(),
+            // An empty text is no word that releases a router.
+            Value::List(items) if !items.is_empty() => items.join(","),
+            Value::None | Value::List(_) => "none".to_owned(),
+        };
+        keys.push((format!("{prefix}{path}"), value));
+    }
+    (keys, left_out)
 }
 
 /// Table, key and entry, so that keys of a table stand together also when a deeper table sorts

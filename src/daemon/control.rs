@@ -9,7 +9,7 @@ mod store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -531,6 +531,11 @@ impl Control {
         }
     }
 
+    fn idle(&self) -> BTreeMap<String, String> {
+        let idle = self.sources.idle.iter();
+        idle.map(|(name, why)| (name.to_string(), why.clone())).collect()
+    }
+
     fn status(&self, vrrp: NodeStatus) -> Status {
         let now = clock::now();
         let since = |at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
@@ -543,10 +548,11 @@ impl Control {
             node: self.sources.node.to_string(),
             uptime_ms: since(self.started_at),
             config: ConfigStatus {
-                file: self.sources.local.path.display().to_string(),
+                file: absolute(&self.sources.local.path).display().to_string(),
                 read_ms: since(self.read_at),
                 refused: self.refused.clone(),
                 store: self.store_status(),
+                idle: self.idle(),
                 problems: problems
                     .into_iter()
                     .map(|problem| ProblemStatus {
@@ -583,6 +589,11 @@ fn hanging() -> impl Iterator<Item = String> {
         format!("{doing}: not ended after {} s; what runs goes on without it", time.as_secs())
     };
     offload::hanging().into_iter().map(words)
+}
+
+/// A path that means the same to whoever asks, wherever that runs.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Settings that have changed since the start, and count only at a start.

@@ -273,6 +273,17 @@ fn control(local: Local, record: Option<&Path>) -> Result<(), Error> {
     will::disarm(&last_will).map_err(system("disarming the guard"))
 }
 
+/// What a node is called whose local file does not say.
+///
+/// # Errors
+/// The kernel's, of uname.
+pub fn host_name() -> io::Result<String> {
+    match std::env::var("HOSTNAME") {
+        Ok(name) if !name.is_empty() => Ok(name),
+        Ok(_) | Err(_) => hostname(),
+    }
+}
+
 /// The name that this node has in the datastore.
 fn node_name(settings: &Settings, snapshot: &Snapshot) -> Result<NodeName, Error> {
     match &settings.node {
@@ -292,10 +303,7 @@ fn node_name(settings: &Settings, snapshot: &Snapshot) -> Result<NodeName, Error
             NodeName::new(&mac.to_string()).map_err(|why| Error::Settings(why.to_string()))
         }
         NodeNaming::Host => {
-            let name = match std::env::var("HOSTNAME") {
-                Ok(name) if !name.is_empty() => name,
-                Ok(_) | Err(_) => hostname().map_err(system("reading the host's name"))?,
-            };
+            let name = host_name().map_err(system("reading the host's name"))?;
             NodeName::new(&name).map_err(|why| {
                 Error::Settings(format!(
                     "the host's name: {why}; set [havip] node in the local file"

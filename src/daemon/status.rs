@@ -1,5 +1,7 @@
 //! What the daemon shows: the JSON of the control socket, schema 1.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::fence::FenceStatus;
@@ -47,6 +49,8 @@ pub struct ConfigStatus {
     pub refused: Vec<String>,
     /// The store: absent without one.
     pub store: Option<StoreStatus>,
+    /// Routers that this node lists and that do not run, and why.
+    pub idle: BTreeMap<String, String>,
     /// What is wrong, most important first.
     pub problems: Vec<ProblemStatus>,
     /// Values of the store that the local file hides.

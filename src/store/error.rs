@@ -160,6 +160,8 @@ pub struct Error {
     kind: ErrorKind,
     detail: String,
     cause: Option<Box<dyn StdError + Send + Sync>>,
+    /// What to do about it, where that is not the same as for a daemon.
+    way_out: Option<Box<str>>,
 }
 
 impl Error {
@@ -169,7 +171,14 @@ impl Error {
         kind: ErrorKind,
         detail: &str,
     ) -> Self {
-        Self { endpoint: Some(endpoint.clone()), doing, kind, detail: shown(detail), cause: None }
+        Self {
+            endpoint: Some(endpoint.clone()),
+            doing,
+            kind,
+            detail: shown(detail),
+            cause: None,
+            way_out: None,
+        }
     }
 
     pub(super) fn caused(
@@ -181,7 +190,14 @@ impl Error {
         let cause = cause.into();
         let detail = shown(&chain(cause.as_ref()));
         let kind = if is_refused(&detail) { ErrorKind::ClientCertificate } else { kind };
-        Self { endpoint: Some(endpoint.clone()), doing, kind, detail, cause: Some(cause) }
+        Self {
+            endpoint: Some(endpoint.clone()),
+            doing,
+            kind,
+            detail,
+            cause: Some(cause),
+            way_out: None,
+        }
     }
 
     /// There is nothing to connect to.
@@ -192,6 +208,7 @@ impl Error {
             kind: ErrorKind::Unreachable,
             detail: "no endpoint is given".to_owned(),
             cause: None,
+            way_out: None,
         }
     }
 
@@ -221,7 +238,14 @@ impl Error {
             other => chain(other),
         });
         let kind = if is_refused(&detail) { ErrorKind::ClientCertificate } else { kind };
-        Self { endpoint: Some(endpoint.clone()), doing, kind, detail, cause: Some(error.into()) }
+        Self {
+            endpoint: Some(endpoint.clone()),
+            doing,
+            kind,
+            detail,
+            cause: Some(error.into()),
+            way_out: None,
+        }
     }
 
     /// The same of a connection on which the server never said anything.
@@ -230,6 +254,13 @@ impl Error {
         if plain && self.kind == ErrorKind::Closed {
             self.detail.push_str("; if the server speaks TLS, write https://");
         }
+        self
+    }
+
+    /// The same with another way out.
+    #[must_use]
+    pub fn with_way_out(mut self, way_out: String) -> Self {
+        self.way_out = Some(way_out.into());
         self
     }
 
@@ -249,6 +280,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, way_out) = self.kind.words();
+        let way_out = self.way_out.as_deref().unwrap_or(way_out);
         match &self.endpoint {
             Some(endpoint) => write!(f, "{endpoint}: {}: {what}", self.doing)?,
             None => write!(f, "etcd: {}: {what}", self.doing)?,

@@ -13,6 +13,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -362,6 +363,8 @@ impl Host {
     pub fn daemon_by(&self, mut program: Command, flags: &[&str], text: &str) -> Daemon {
         let config = self.folder.0.join("havip.toml");
         fs::write(&config, text).unwrap();
+        // It may hold a password.
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
         let log = self.folder.0.join("log");
         program.arg("run").arg("--config").arg(&config).args(flags);
         let child = self.start(&mut program, &log);

@@ -79,6 +79,53 @@ fn only_an_explicit_word_releases_a_router() {
 }
 
 #[test]
+fn a_node_that_nothing_is_said_of_is_told_with_the_names_that_there_are() {
+    let other = |node: &str| (format!("/havip/node/{node}/vrids"), "1,2");
+    for (others, way_out) in [
+        (vec!["gw2"], "did you mean \"gw2\"?"),
+        (vec!["north", "south"], "correct [havip] node; known: north, south"),
+        (vec![], "list its routers there"),
+    ] {
+        let others: Vec<(String, &str)> = others.into_iter().map(other).collect();
+        let keys: Vec<(&str, &str)> = others.iter().map(|(key, value)| (&**key, *value)).collect();
+        let Outcome { config, problems, .. } = on(&etcd(&keys), None);
+        assert_eq!(names(&config), [""; 0]);
+        let beginning = "error: node/gw1/vrids: missing, so node gw1 runs no router; ";
+        assert_told(&problems, Severity::Error, beginning);
+        assert!(told(&problems).contains(way_out), "{}", told(&problems));
+    }
+    assert_eq!(told(&on(&etcd(&[("/havip/node/gw1/vrids", "none")]), None).problems), "");
+}
+
+#[test]
+fn a_router_that_is_listed_and_does_not_run_says_why() {
+    let tree = etcd(&[
+        DEFAULT,
+        R1,
+        ("/havip/virtual_router/2/vips", "10.0.0"),
+        ("/havip/virtual_router/3/vips", "10.0.0.1"),
+        ("/havip/virtual_router/4/vips", "10.0.0.4"),
+        ("/havip/virtual_router/4/enabled", "false"),
+        ("/havip/node/gw1/vrids", "1,2,3,4"),
+    ]);
+    let outcome = on(&tree, None);
+    let idle: Vec<String> =
+        outcome.idle.iter().map(|(name, why)| format!("{name} {why}")).collect();
+    assert_eq!(
+        idle,
+        [
+            "2 refused: its keys are not right",
+            "3 refused: it cannot run beside the others",
+            "4 disabled: enabled = false at /havip/virtual_router/4/enabled (revision 6)",
+        ]
+    );
+    // Who goes on in the form it had runs.
+    let kept =
+        on(&etcd(&[("/havip/virtual_router/1/vips", "x"), DEFAULT, BOTH, R2]), Some(&running()));
+    assert!(kept.idle.is_empty() && names(&kept.config) == ["1", "2"]);
+}
+
+#[test]
 fn a_garbled_or_empty_list_releases_nothing() {
     let before = running();
     for (vrids, beginning) in [

@@ -167,7 +167,7 @@ proptest! {
         let before = on(&flat_tree(&before), None).config;
         let tree = flat_tree(&after);
         let Outcome { config, problems, .. } = on(&tree, Some(&before));
-        let _ = (check_all(&tree, &Policy::default(), &Facts::default()), settings(&tree));
+        let _ = (check_all(&tree, &Policy::default(), &Facts::default(), false), settings(&tree));
         let _ = effective(&tree, &gw1());
         for gone in diff(&before, &config).removed {
             let vrids = tree.get("node/gw1/vrids").map(|entry| entry.value.clone());
@@ -219,7 +219,7 @@ proptest! {
         let native = read(&text);
         let flat = flat_tree(&keys);
         prop_assert_eq!(on(&native, None).config, on(&flat, None).config);
-        let imported: Flat = to_flat(&native, "");
+        let imported: Flat = to_flat(&native, "").0;
         prop_assert_eq!(values(&flat_tree(&imported)), values(&flat));
     }
 

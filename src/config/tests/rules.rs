@@ -280,7 +280,7 @@ fn a_word_of_keepalived_s_is_answered_with_what_stands_for_it_here() {
         assert!(told(&problems).contains(expected), "{}", told(&problems));
     }
     let tree = toml("[vrrp_instance.VI_1]\ninterface = \"eth0\"");
-    let problems = check_all(&tree, &Policy::default(), &Facts::default());
+    let problems = check_all(&tree, &Policy::default(), &Facts::default(), false);
     assert!(told(&problems).contains("write [virtual_router.NAME]"), "{}", told(&problems));
     let problems = settings(&toml("[havip]\nrouter_id = \"gw1\"")).1;
     assert!(told(&problems).contains("the node's name stands in [havip] node"));

@@ -225,19 +225,23 @@ fn a_path_that_is_a_value_and_a_table_survives_the_snapshot() {
 }
 
 #[test]
-fn only_what_nodes_read_is_written_to_the_store() {
+fn what_is_written_to_the_store_is_all_but_settings_and_what_nodes_say() {
     let tree = toml(
         "[havip]\nnode = \"gw1\"\n[policy]\ninterfaces = [\"eth0\"]\n[status]\ngw1 = \"x\"\n\
          [vRouterGateway]\n1 = \"x\"\n[virtual_routers.1]\nvips = [\"10.0.0.1\", \"10.0.0.2\"]\n\
-         [node.gw1]\nvrids = [1]\n[node.gw2]\nvrids = []\n",
+         [node.gw1]\nvrids = [1]\n[node.gw2]\nvrids = []\n[later]\nkey = 7\n",
     );
     let expected = [
+        ("/havip/later/key", "7"),
         ("/havip/node/gw1/vrids", "1"),
         ("/havip/node/gw2/vrids", "none"),
         ("/havip/virtual_router/1/vips", "10.0.0.1,10.0.0.2"),
     ];
     let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    assert_eq!(to_flat(&tree, "/havip/"), expected);
+    let (keys, left_out) = to_flat(&tree, "/havip/");
+    assert_eq!(keys, expected);
+    let settings = ["havip/node", "policy/interfaces", "status/gw1", "vRouterGateway/1"];
+    assert_eq!(left_out, settings);
 }
 
 #[test]
@@ -286,7 +290,7 @@ fn a_check_of_everything_judges_every_node_and_every_leftover() {
         ("/havip/status/gw1", "{}"),
         ("/havip/virtual_routes/1/vips", "10.0.0.5"),
     ]);
-    let problems = check_all(&tree, &Policy::default(), &Facts::default());
+    let problems = check_all(&tree, &Policy::default(), &Facts::default(), false);
     for (severity, beginning) in [
         (Severity::Error, "/havip/virtual_routers/101/vips (revision 3): error: \"10.0.0.999\" is"),
         (Severity::Error, "error: virtual_router/101: its keys are not right"),
@@ -300,7 +304,25 @@ fn a_check_of_everything_judges_every_node_and_every_leftover() {
     ] {
         assert_told(&problems, severity, beginning);
     }
-    assert_eq!(problems.len(), 9, "{}", told(&problems));
+    let rename = "warning: virtual_router/999: a router named by a number has its VRID";
+    assert_told(&problems, Severity::Warning, rename);
+    assert_eq!(problems.len(), 10, "{}", told(&problems));
+}
+
+#[test]
+fn a_router_that_no_node_lists_is_checked_and_only_warned_of() {
+    let text = "[node.gw1]\nvrids = [51]\n[node.gw1.virtual_router.53]\nvips = [\"10.0.0.300\"]\n\
+                [virtual_router.default]\ninterface = \"eth0\"\n\
+                [virtual_router.51]\nvips = [\"10.0.0.1\"]\n\
+                [virtual_router.52]\nvips = [\"10.0.0\"]\n[virtual_router.53]\npriority = 7\n";
+    let problems = check_all(&toml(text), &Policy::default(), &Facts::default(), false);
+    for beginning in [
+        "conf:4: warning: node/gw1/virtual_router/53/vips: \"10.0.0.300\" is not an IP address",
+        "conf:10: warning: virtual_router/52/vips: \"10.0.0\" is not an IP address",
+    ] {
+        assert_told(&problems, Severity::Warning, beginning);
+    }
+    assert!(!problems.iter().any(Problem::is_error), "{}", told(&problems));
 }
 
 #[test]
@@ -315,7 +337,7 @@ fn a_vip_of_two_routers_on_different_nodes_is_noted_and_one_router_on_many_nodes
         ("/havip/node/gw2/vrids", "100"),
         ("/havip/node/gw3/vrids", "101,102"),
     ]);
-    let problems = check_all(&tree, &Policy::default(), &Facts::default());
+    let problems = check_all(&tree, &Policy::default(), &Facts::default(), false);
     let note = "note: virtual_router/101/vips: 10.0.0.3 on eth0: the same VIP as router 100's";
     assert_told(&problems, Severity::Note, note);
     assert_eq!(problems.len(), 1, "{}", told(&problems));

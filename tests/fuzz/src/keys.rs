@@ -21,7 +21,7 @@ fn tree(text: &[u8]) -> Tree {
 fn built(tree: &Tree, previous: Option<&Config>) -> Config {
     let node = NodeName::new("gw1").unwrap();
     let (policy, facts) = (Policy::default(), Facts::default());
-    let _ = check_all(tree, &policy, &facts);
+    let _ = check_all(tree, &policy, &facts, false);
     let _ = (effective(tree, &node), to_toml(tree), to_flat(tree, "/havip/"));
     build(&Input {
         tree,

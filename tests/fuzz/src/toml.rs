@@ -17,7 +17,11 @@ fn paths(tree: &Tree) -> Vec<(String, String)> {
 /// Takes any bytes.
 pub(crate) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    for file in [TomlFile::Local("conf".into()), TomlFile::Snapshot("snapshot".into())] {
+    for file in [
+        TomlFile::Local("conf".into()),
+        TomlFile::Snapshot("snapshot".into()),
+        TomlFile::Import("import".into()),
+    ] {
         let Some(tree) = read(text, &file) else { continue };
         let written = to_toml(&tree);
         let again = read(&written, &file).expect("what was written is readable");
@@ -38,7 +42,7 @@ pub(crate) fn run(data: &[u8]) {
             let built = build(&first).config;
             let input = Input { previous: Some(&built), ..first };
             assert_eq!(build(&input).config, built, "nothing changes without a change");
-            let _ = check_all(&tree, policy, &facts);
+            let _ = check_all(&tree, policy, &facts, true);
         }
         let _ = effective(&tree, &node);
     }
