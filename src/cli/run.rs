@@ -58,6 +58,7 @@ fn run(given: &Given) -> Exit {
             complain(&error.to_string());
             match &error {
                 Error::System(_, error) => exit_of(error),
+                Error::Rights(_) => Exit::Permission,
                 Error::Settings(_) => Exit::Config,
                 Error::Lock(_) => Exit::Failed,
             }

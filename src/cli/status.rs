@@ -120,7 +120,8 @@ fn not_well(status: &Value) -> Vec<String> {
 
 /// What is not as it should be with one router: what, and in which words.
 fn told(router: &Value) -> impl Iterator<Item = (&'static str, &str)> {
-    let words = [("not_ready", "not ready"), ("held_back", "held back")];
+    let words =
+        [("not_ready", "not ready"), ("held_back", "held back"), ("unplaced", "without a VIP")];
     let words = words.map(|(key, what)| (what, &router[key]));
     let conflicts = list(&router["conflicts"]).map(|conflict| ("conflict", conflict));
     words.into_iter().chain(conflicts).filter_map(|(what, why)| Some((what, why.as_str()?)))

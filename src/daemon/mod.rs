@@ -43,7 +43,7 @@ use crate::config::{NodeName, NodeNaming, Settings};
 use crate::linux::lock::{Lock, LockError};
 use crate::linux::netlink::{Notifications, Requests, default_gateways};
 use crate::linux::signals::{self, Signal, SignalFd};
-use crate::linux::{hostname, rt};
+use crate::linux::{hostname, rights, rt};
 use crate::node::Node;
 use crate::node::kernel::Snapshot;
 use crate::node::record::{fenced, remembered};
@@ -73,6 +73,8 @@ const REALTIME: u8 = 20;
 pub enum Error {
     /// Another one runs, or the lock cannot be had.
     Lock(LockError),
+    /// Capabilities that nothing works without.
+    Rights(Vec<&'static str>),
     /// This node's name cannot be found out, or where its store is.
     Settings(String),
     /// The kernel or the file system refused something that nothing works without.
@@ -83,6 +85,13 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lock(error) => error.fmt(f),
+            Self::Rights(missing) => write!(
+                f,
+                "the kernel refuses what needs {}: start havip as root, or give it both \
+                 capabilities (systemd: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW; a container: \
+                 --cap-add NET_ADMIN --cap-add NET_RAW)",
+                missing.join(" and ")
+            ),
             Self::Settings(why) => f.write_str(why),
             Self::System(doing, error) => write!(f, "{doing}: {error}"),
         }
@@ -128,6 +137,11 @@ fn panicked(doing: &'static str) -> Result<(), Error> {
 /// Starts everything and is the control thread then.
 fn control(local: Local, record: Option<&Path>) -> Result<(), Error> {
     let will = Will::new().map_err(system("making a memfd"))?;
+    let mut requests = Requests::open().map_err(system("opening netlink"))?;
+    let missing = rights::missing(&mut requests).map_err(system("asking the kernel"))?;
+    if !missing.is_empty() {
+        return Err(Error::Rights(missing));
+    }
     let settings = local.settings.clone();
     fs::DirBuilder::new()
         .recursive(true)
@@ -135,7 +149,6 @@ fn control(local: Local, record: Option<&Path>) -> Result<(), Error> {
         .create(&settings.run_dir)
         .map_err(system("making run_dir"))?;
     let _lock = Lock::acquire(&settings.run_dir.join("havip.lock")).map_err(Error::Lock)?;
-    let mut requests = Requests::open().map_err(system("opening netlink"))?;
     let snapshot = requests.dump().map_err(system("reading links and addresses"))?;
     let node = node_name(&settings, &snapshot)?;
     let store = store_of(&settings, &node)?;

@@ -15,6 +15,7 @@ mod packet_socket;
 mod ping;
 mod poll;
 mod recv_batch;
+pub mod rights;
 pub mod rt;
 pub mod signals;
 mod sys;

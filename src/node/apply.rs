@@ -82,6 +82,9 @@ impl Node {
             let local = entry.source;
             let old = Arc::clone(entry.router.config());
             entry.router.reconfigure(now, local, Arc::clone(&router), &mut effects);
+            if old.vips != router.vips || old.vips_excluded != router.vips_excluded {
+                self.try_again(id);
+            }
             self.unindex_vips(id, &old);
             self.index_vips(id, &router);
             self.effects(now, id, before, &mut effects, out);

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Instant;
+use super::faults::Unplaced;
 use super::links::Place;
 use super::notice::NotReady;
 use super::rivals::Rivals;
@@ -155,6 +156,8 @@ pub(super) struct Entry {
     /// Adverts in a row that could not be sent, and whether the last one was among them.
     pub(super) unsent: u32,
     pub(super) last_unsent: bool,
+    /// What became of its VIPs that the kernel does not take.
+    pub(super) unplaced: Unplaced,
     /// Since when its link is lost while it bears that.
     pub(super) link_lost_at: Option<Instant>,
     /// It gave way, and stays away until then.
@@ -194,6 +197,7 @@ impl Entry {
             renew_at: None,
             unsent: 0,
             last_unsent: false,
+            unplaced: Unplaced::default(),
             link_lost_at: None,
             held_off: None,
             look_at: None,
@@ -269,6 +273,7 @@ impl Entry {
     /// Counts an advert that takes part in the election.
     pub(super) const fn note_heard(&mut self, now: Instant, heard: Heard) {
         self.rivals.elected();
+        self.unplaced.alone &= heard.priority == 0;
         self.counters.adverts_received += 1;
         let Heard { src, priority, .. } = heard;
         if priority == 0 {

@@ -4,14 +4,16 @@
 
 use std::time::Duration;
 
-use super::entry::RouterId;
+use super::entry::{Entry, RouterId};
 use super::event::Actions;
 use super::kernel::Errno;
 use super::links::Place;
 use super::notice::{NotReady, Notice};
 use super::router::Reason;
 use super::{Instant, Node};
+use crate::config::Prefix;
 use crate::wire::IfIndex;
+use crate::wire::vrrp::active_down_interval;
 
 /// Adverts in a row that could not be sent, after which others must be believed to have taken
 /// over: they wait for three intervals (RFC 9568 §6.1).
@@ -20,6 +22,36 @@ const UNSENT_MAX: u32 = 3;
 const UNSENT_PAUSE: Duration = Duration::from_secs(1);
 /// The same where someone fights for an address: an operator has to find out who.
 const FIGHT_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long additions of a VIP must fail before the next one is not expected to work either. What
+/// the kernel will not change its mind about counts at once.
+const UNPLACED_AFTER: Duration = Duration::from_secs(2);
+/// How long a router whose VIPs the kernel does not take stays away at least and at most: twice as
+/// long each time, as each trial takes the addresses away from whoever has them.
+const UNPLACED_PAUSE: Duration = Duration::from_secs(1);
+const UNPLACED_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// VIPs of an active router that the kernel does not take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unplaced {
+    /// The last one, and why, while the router is active.
+    pub(super) last: Option<(Prefix, Errno)>,
+    /// Since when it is so.
+    since: Option<Instant>,
+    /// When the router gave way because of it, until it is back.
+    gave_way_at: Option<Instant>,
+    /// How long it stays away the next time.
+    pause: Duration,
+    /// Nobody took over when it gave way: it keeps what it has.
+    pub(super) alone: bool,
+}
+
+impl Unplaced {
+    /// The router's state is another.
+    pub(super) const fn moved(&mut self) {
+        (self.last, self.since) = (None, None);
+    }
+}
 
 impl Node {
     /// Takes note of packets that could not be sent; `adverts` are the routers whose adverts were
@@ -74,6 +106,50 @@ impl Node {
         self.give_way(now, id, NotReady::Fought(place.1), FIGHT_PAUSE, out);
     }
 
+    /// The kernel did not take a VIP.
+    pub(super) fn not_placed(
+        &mut self,
+        now: Instant,
+        place: &Place,
+        errno: Errno,
+        out: &mut Actions,
+    ) {
+        if self.links.address(place).is_some() {
+            return;
+        }
+        let Some(id) = self.claims.claim_on(place).map(|claim| claim.router) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let unplaced = &mut entry.unplaced;
+        unplaced.last = Some((place.1, errno));
+        let since = *unplaced.since.get_or_insert(now);
+        if unplaced.alone || !(errno.is_lasting() || now.since(since) >= UNPLACED_AFTER) {
+            return;
+        }
+        let config = entry.router.config();
+        // Whoever takes over is heard by then.
+        let silence = active_down_interval(config.version, config.priority, config.advert_interval);
+        let pause = unplaced.pause.max(UNPLACED_PAUSE).max(silence);
+        unplaced.pause = (pause * 2).min(UNPLACED_PAUSE_MAX.max(silence));
+        unplaced.gave_way_at = Some(now);
+        self.give_way(now, id, NotReady::CannotPlace(place.1, errno), pause, out);
+    }
+
+    /// Its VIPs are others: what was found out of those before counts no more.
+    pub(super) fn try_again(&mut self, id: RouterId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if std::mem::take(&mut entry.unplaced).gave_way_at.is_some() {
+            entry.held_off = None;
+        }
+    }
+
+    /// A VIP is there: once all are, nothing is remembered of those that were not.
+    pub(super) fn placed(&mut self, id: RouterId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.places.iter().all(|place| self.links.address(place).is_some()) {
+            entry.unplaced = Unplaced::default();
+        }
+    }
+
     fn give_way(
         &mut self,
         now: Instant,
@@ -124,12 +200,27 @@ impl Node {
             return why;
         }
         let (until, why) = entry.held_off?;
+        // A gateway with some of its VIPs is better than none.
+        let silent_at = entry.unplaced.gave_way_at.map(|at| entry.silent_at(at));
+        let until = silent_at.into_iter().chain([until]).min().unwrap_or(until);
         if now < until {
             entry.look_at = Some(until);
             return Some(why);
         }
+        entry.unplaced.gave_way_at = None;
+        entry.unplaced.alone = silent_at.is_some_and(|at| now >= at);
         entry.held_off = None;
         None
+    }
+}
+
+impl Entry {
+    /// When nobody has been heard for so long that nobody is active in the place of this router.
+    fn silent_at(&self, gave_way_at: Instant) -> Instant {
+        let config = self.router.config();
+        let wait = active_down_interval(config.version, config.priority, config.advert_interval);
+        let heard = self.heard.filter(|heard| heard.priority > 0 && heard.at > gave_way_at);
+        heard.map_or(gave_way_at, |heard| heard.at) + wait
     }
 }
 

@@ -127,6 +127,15 @@ pub struct Passage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
+impl Errno {
+    /// Whether the kernel would say the same again a moment later: EPERM, EACCES (IPv6 is disabled),
+    /// EINVAL, EOPNOTSUPP, EAFNOSUPPORT.
+    #[must_use]
+    pub const fn is_lasting(self) -> bool {
+        matches!(self.0, 1 | 13 | 22 | 95 | 97)
+    }
+}
+
 /// Sockets of one interface and family that a router needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {

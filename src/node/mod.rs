@@ -405,6 +405,7 @@ impl Node {
         entry.since = now;
         entry.reason = Some(reason);
         entry.rivals.moved();
+        entry.unplaced.moved();
         out.states_changed = true;
         let router = entry.router.config().name.clone();
         let states = (before, entry.state_name());

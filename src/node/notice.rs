@@ -194,6 +194,8 @@ pub enum NotReady {
     SocketsFailed(Errno),
     /// Its adverts could not be sent, one after the other.
     SendFails(Errno),
+    /// The kernel does not take this address.
+    CannotPlace(Prefix, Errno),
     /// Someone takes this address away as often as it is put back.
     Fought(Prefix),
     /// The daemon is stopping.
@@ -400,6 +402,23 @@ impl fmt::Display for DeafLoser<'_> {
     }
 }
 
+/// A VIP that the kernel does not take, in words.
+pub(super) struct CannotPlace<'a>(pub(super) &'a Prefix, pub(super) Errno);
+
+impl fmt::Display for CannotPlace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(address, errno) = self;
+        let way_out = match (errno.0, address.ip) {
+            (1, _) => "give havip the capability CAP_NET_ADMIN",
+            (13 | 95 | 97, IpAddr::V6(_)) => {
+                "IPv6 seems to be disabled: see sysctl net.ipv6.conf.INTERFACE.disable_ipv6"
+            }
+            _ => "try it by hand, with ip addr add, and see the kernel's log",
+        };
+        write!(f, "{address} cannot be put on its interface: {errno}; {way_out}")
+    }
+}
+
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -417,6 +436,12 @@ impl fmt::Display for NotReady {
                 f,
                 "its adverts cannot be sent: {errno}; look for a firewall rule, or a full queue or \
                  table, that stops IP protocol 112; trying again each second"
+            ),
+            Self::CannotPlace(address, errno) => write!(
+                f,
+                "{}; given up so that another gateway can take over; trying again, each time after \
+                 twice as long, up to a minute",
+                CannotPlace(address, *errno)
             ),
             Self::Fought(address) => write!(
                 f,

@@ -169,8 +169,9 @@ impl Node {
         for done in self.claims.applied(now, results, &mut self.links) {
             match done {
                 Done::Added(place) => {
-                    if self.claims.claim_on(&place).is_some() {
+                    if let Some(router) = self.claims.claim_on(&place).map(|claim| claim.router) {
                         self.announcer.start(place);
+                        self.placed(router);
                     }
                 }
                 Done::Failed(op, errno) => {
@@ -182,6 +183,9 @@ impl Node {
                     let address = op.prefix;
                     let notice = Notice::AddressFailed { address, interface, doing, errno };
                     self.notice(now, notice, out);
+                    if matches!(op.verb, Verb::Put { .. }) {
+                        self.not_placed(now, &(op.index, op.prefix), errno, out);
+                    }
                 }
             }
         }

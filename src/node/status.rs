@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::entry::{Counters, Entry};
-use super::notice::{Conflict, DeafLoser};
+use super::notice::{CannotPlace, Conflict, DeafLoser};
 use super::rivals::{Misconfigured, Rival};
 use super::router::{State, Waiting};
 use super::{Dump, Instant, Node, Phase};
@@ -51,6 +51,8 @@ pub struct RouterStatus {
     /// Beside the active router that it knows, or is, there is one that is configured otherwise,
     /// or another host says that it has one of its VIPs. The first of `conflicts`.
     pub conflict: Option<String>,
+    /// A VIP that the kernel does not take, which the router bears as nobody else took over.
+    pub unplaced: Option<String>,
     /// Everybody else who has, or seems to have, what this router has: one text each.
     pub conflicts: Vec<String>,
     /// 1 to 255.
@@ -237,6 +239,14 @@ impl Node {
             reason: entry.reason.map(|reason| reason.to_string()),
             not_ready: entry.not_ready.map(|why| why.to_string()),
             held_back,
+            unplaced: entry.unplaced.last.map(|(address, errno)| {
+                let then = if entry.unplaced.alone {
+                    "; nobody else took over: active without it"
+                } else {
+                    ""
+                };
+                format!("{}{then}", CannotPlace(&address, errno))
+            }),
             conflict: conflicts.first().cloned(),
             conflicts,
             priority: config.priority.number(),

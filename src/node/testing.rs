@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kernel::{Address, Link, Op, Port, Snapshot};
+use super::kernel::{Address, Errno, Link, Op, Port, Snapshot, Verb};
 use super::{Action, Actions, Event, Instant, Node, RouterStatus};
 use crate::config::{ChecksumMode, Config, IfName, Lifetime, NodeName, Prefix, Router, RouterName};
 use crate::wire::vrrp::{
@@ -50,6 +50,8 @@ pub(crate) struct Bench {
     pub(crate) actions: Actions,
     /// What the kernel was asked for and has not been told of yet.
     pub(crate) asked: Vec<Op>,
+    /// An address that it does not take, and what it says.
+    pub(crate) refuses: Option<(IpAddr, Errno)>,
 }
 
 /// Its link.
@@ -70,6 +72,7 @@ impl Bench {
             now: Instant::from_nanos(1_000_000_000),
             actions: Actions::default(),
             asked: Vec::new(),
+            refuses: None,
         };
         let addresses = addresses.iter().map(|(ip, len, local)| address(ip, *len, *local));
         let snapshot = Snapshot { links: vec![link(ETH0)], addresses: addresses.collect() };
@@ -118,7 +121,13 @@ impl Bench {
                 match action {
                     Action::Open(port) => self.event(Event::Opened { port, result: Ok(()) }),
                     Action::Apply(ops) => {
-                        let results = vec![Ok(()); ops.len()];
+                        let refused = |op: &Op| {
+                            self.refuses.filter(|(ip, _)| {
+                                op.prefix.ip == *ip && matches!(op.verb, Verb::Put { .. })
+                            })
+                        };
+                        let result = |op| refused(op).map_or(Ok(()), |(_, errno)| Err(errno));
+                        let results = ops.iter().map(result).collect();
                         self.asked.extend(ops);
                         self.event(Event::Applied(results));
                     }

@@ -20,3 +20,74 @@ isolated! {
         }
     }
 }
+
+/// An address that a host without IPv6 refuses.
+const VIP6: &str = "2001:db8::100";
+
+fn without_ipv6(host: &Host) {
+    let path = "/proc/sys/net/ipv6/conf/eth0/disable_ipv6";
+    host.within(|| std::fs::write(path, "1").unwrap());
+}
+
+isolated! {
+    fn a_gateway_whose_kernel_refuses_a_vip_leaves_the_addresses_to_one_that_can() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        without_ipv6(&a);
+        let more = format!("vips_excluded = [\"{VIP6}\"]");
+        let second = start(&b, 100, &more);
+        second.wait_for("active");
+        let first = start(&a, 150, &more);
+        wait("it gives way", || counter_of(&first, "gave_way") > 0);
+        wait("the other has all", || second.state() == "active" && b.has(VIP) && b.has(VIP6));
+        let (code, text) = check(&first);
+        assert_eq!(code, Some(4));
+        assert!(text.contains(VIP6) && text.contains("IPv6 seems to be disabled"), "{text}");
+        wait("it tried again", || counter_of(&first, "gave_way") > 2);
+        wait("the other has all", || second.state() == "active" && b.has(VIP) && b.has(VIP6));
+        assert!(!a.has(VIP));
+    }
+}
+
+isolated! {
+    fn a_gateway_alone_keeps_the_vips_that_its_kernel_takes() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        without_ipv6(&a);
+        let daemon = start(&a, 150, &format!("vips_excluded = [\"{VIP6}\"]"));
+        let shown = || router(&daemon)["unplaced"].as_str().is_some_and(|why| why.contains(VIP6));
+        wait("it says what it lacks", || daemon.state() == "active" && shown());
+        wait("it has the other", || a.has(VIP));
+        let sent = counter(&daemon, "adverts_sent");
+        wait("it goes on", || counter(&daemon, "adverts_sent") > sent + 30);
+        assert_eq!(counter(&daemon, "gave_way"), 1);
+        let (code, text) = check(&daemon);
+        assert!(code == Some(4) && text.contains("nobody else took over"), "{text}");
+    }
+}
+
+/// Before the daemon knows its routers, it has no counters.
+fn counter_of(daemon: &Daemon, name: &str) -> u64 {
+    router(daemon)["counters"][name].as_u64().unwrap_or(0)
+}
+
+isolated! {
+    fn a_start_without_a_capability_sends_nothing_and_says_which_one() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let capture = Capture::on(&lan.host());
+        let config = a.folder().join("havip.toml");
+        let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1\npriority = 255");
+        std::fs::write(&config, a.config(&a.router("51", &keys))).unwrap();
+        for (dropped, named) in [("net_admin", "CAP_NET_ADMIN"), ("net_raw", "CAP_NET_RAW")] {
+            let mut program = Command::new("setpriv");
+            program.arg(format!("--bounding-set=-{dropped}")).arg(env!("CARGO_BIN_EXE_havip"));
+            program.args(["run", "--config"]).arg(&config);
+            let output = a.within(|| program.output()).unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(5), "{said}");
+            assert!(said.contains(named) && said.contains("AmbientCapabilities"), "{said}");
+        }
+        assert!(!capture.has_advert(a.mac()) && !a.has(VIP));
+    }
+}

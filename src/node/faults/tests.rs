@@ -216,3 +216,87 @@ fn one_that_gave_way_and_then_loses_its_address_waits_for_it_without_spinning() 
     assert!(bench.router().not_ready.unwrap().contains("no address"));
     assert!(bench.node.next_deadline().is_none_or(|at| at > bench.now));
 }
+
+const PEER: &str = "10.0.0.202";
+
+/// Time passes beside an active router of less precedence, as far as that one is heard.
+fn pass_beside_a_peer(bench: &mut Bench, seconds: u32) {
+    for _ in 0..seconds {
+        bench.packet(PEER, &advert(&router(51), PEER, 50));
+        bench.timeout();
+        bench.settle();
+        bench.pass(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_router_whose_vip_the_kernel_refuses_gives_way_and_tries_again_less_and_less_often() {
+    let mut bench = Bench::new(vec![router(51)]);
+    bench.refuses = Some(([10, 0, 0, 51].into(), EPERM));
+    pass_beside_a_peer(&mut bench, 5);
+    let shown = bench.router();
+    assert_eq!((shown.state, shown.counters.gave_way), ("initialize", 1));
+    assert_eq!(shown.counters.priority_zero_sent, 1);
+    let why = shown.not_ready.unwrap();
+    assert!(why.contains("10.0.0.51") && why.contains("EPERM") && why.contains("CAP_NET_ADMIN"));
+    pass_beside_a_peer(&mut bench, 600);
+    let trials = bench.router().counters.gave_way;
+    assert!((8..=14).contains(&trials), "{trials}");
+    bench.refuses = None;
+    pass_beside_a_peer(&mut bench, 70);
+    assert_eq!((bench.router().state, bench.router().unplaced), ("active", None));
+    // What was is forgotten: the next one is tried again soon.
+    bench.refuses = Some(([10, 0, 0, 51].into(), EPERM));
+    let vip = Prefix::host([10, 0, 0, 51].into());
+    bench.event(Event::Kernel(Change::AddressGone { index: ETH0, prefix: vip }));
+    bench.timeout();
+    bench.settle();
+    assert_eq!(bench.router().state, "initialize");
+    bench.refuses = None;
+    pass_beside_a_peer(&mut bench, 9);
+    assert_eq!(bench.router().state, "active");
+}
+
+#[test]
+fn where_nobody_takes_over_a_router_keeps_the_vips_that_it_has() {
+    let vips = [51, 52].map(|last| Prefix::host([10, 0, 0, last].into()));
+    let mut bench = Bench::new(vec![Router { vips: vips.into(), ..router(51) }]);
+    bench.refuses = Some((vips[1].ip, Errno(22)));
+    bench.pass(Duration::from_secs(5));
+    assert_eq!((bench.router().state, bench.router().counters.gave_way), ("initialize", 1));
+    bench.pass(Duration::from_secs(600));
+    let shown = bench.router();
+    assert_eq!((shown.state, shown.counters.gave_way), ("active", 1));
+    let unplaced = shown.unplaced.unwrap();
+    assert!(unplaced.contains("10.0.0.52") && unplaced.contains("EINVAL"), "{unplaced}");
+    // Somebody is there by now.
+    pass_beside_a_peer(&mut bench, 3);
+    assert_eq!((bench.router().state, bench.router().counters.gave_way), ("initialize", 2));
+    // He falls silent: better some of them than none.
+    bench.pass(Duration::from_secs(9));
+    assert_eq!(bench.router().state, "active");
+    // Another list is another matter.
+    bench.configure(vec![Router { vips: vec![vips[0]], ..router(51) }]);
+    bench.settle();
+    assert_eq!((bench.router().state, bench.router().unplaced), ("active", None));
+}
+
+#[test]
+fn an_addition_that_fails_for_a_moment_is_borne() {
+    let mut bench = Bench::new(vec![router(51)]);
+    bench.refuses = Some(([10, 0, 0, 51].into(), Errno(12)));
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(bench.router().state, "active");
+    assert!(bench.router().unplaced.unwrap().contains("ENOMEM"));
+    bench.refuses = None;
+    bench.pass(Duration::from_secs(2));
+    let shown = bench.router();
+    assert_eq!((shown.state, shown.unplaced, shown.counters.gave_way), ("active", None, 0));
+    bench.refuses = Some(([10, 0, 0, 51].into(), Errno(12)));
+    let vip = Prefix::host([10, 0, 0, 51].into());
+    bench.event(Event::Kernel(Change::AddressGone { index: ETH0, prefix: vip }));
+    bench.timeout();
+    bench.settle();
+    pass_beside_a_peer(&mut bench, 3);
+    assert_eq!(bench.router().state, "initialize", "not for ever");
+}
