@@ -257,10 +257,16 @@ impl Watch {
         for notice in turn.notices.iter().filter(|notice| notice.level() == Level::Error) {
             let causes: &[Kind] = match notice {
                 Notice::AddressFailed { .. } => &[Kind::Operations, Kind::LinkGone],
-                // Nothing of what this machine says arrives at the other.
-                Notice::DeafLoser { .. } => {
-                    &[Kind::Bursts, Kind::Corrupt, Kind::Cut, Kind::Loss, Kind::SendsFail]
-                }
+                // What this machine says does not arrive at the other, or not in time.
+                Notice::DeafLoser { .. } => &[
+                    Kind::Bursts,
+                    Kind::Corrupt,
+                    Kind::Cut,
+                    Kind::Late,
+                    Kind::Loss,
+                    Kind::Reorder,
+                    Kind::SendsFail,
+                ],
                 Notice::DumpFailed { .. } => &[Kind::DumpsFail],
                 Notice::SendFailed { .. } => &[Kind::SendsFail],
                 Notice::Misconfigured { .. } => &[
