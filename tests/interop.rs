@@ -5,6 +5,8 @@
 #[macro_use]
 mod lab;
 
+use std::process::Command;
+
 use lab::peer::{Keepalived, is_there};
 use lab::{Host, Lan, wait};
 
@@ -128,6 +130,67 @@ beside_each! {
     isolated fn version_2_with_keepalived(peer: &'static str) { pairing(peer, &V2) }
     isolated fn version_2_with_password_with_keepalived(peer: &'static str) {
         pairing(peer, &V2_PASS)
+    }
+}
+
+/// A keepalived that sends to the other gateway alone, in this version and family.
+fn beside_unicast(version: u8, vip: &str, addresses: fn(&Host) -> String) {
+    if !is_there("keepalived") {
+        return lab::skip("interop", "no keepalived; run tests/lab/fetch keepalived");
+    }
+    let mut lan = Lan::new();
+    let (a, b) = (lan.host(), lan.host());
+    let (ours, theirs) = (addresses(&a), addresses(&b));
+    let keys = format!("vips = [{vip}]\nversion = \"{version}\"\nadvert_interval = 1");
+    let vip = vip.trim_matches('"').to_owned();
+    let conf = |peer: &str| {
+        format!(
+            "  version {version}\n  priority 50\n  advert_int 1\n{peer}\n  virtual_ipaddress {{\n    \
+             {vip} dev eth0\n  }}"
+        )
+    };
+    let peer = format!("  unicast_src_ip {theirs}\n  unicast_peer {{\n    {ours}\n  }}");
+    let mut keepalived = Keepalived::start(&b, &conf(&peer));
+    wait("keepalived is active", || b.has(&vip));
+    let daemon = a.daemon(&a.router("51", &keys));
+    let router = || daemon.status()["vrrp"]["routers"][0].clone();
+    wait("it has heard it for long", || router()["counters"]["misconfigured"].as_u64() >= Some(6));
+    assert_eq!(daemon.state(), "backup");
+    assert_eq!(sole([&a, &b], &vip), Some(1));
+    let why = router()["held_back"].as_str().unwrap().to_owned();
+    assert!(why.contains("sends unicast") && why.contains("unicast_peer"), "{why}");
+    assert!(daemon.log().contains("sends unicast"), "{}", daemon.log());
+    let port = daemon.status()["vrrp"]["ports"][0].clone();
+    assert!(port["unicast"].as_u64() >= Some(6), "{port}");
+    // The way out that it names.
+    keepalived.stop();
+    daemon.wait_for("active");
+    let mut keepalived = Keepalived::start(&b, &conf(""));
+    wait("keepalived hears it", || keepalived.log().contains("BACKUP STATE"));
+    assert_eq!(sole([&a, &b], &vip), Some(0));
+    keepalived.stop();
+}
+
+isolated! {
+    fn a_keepalived_that_sends_unicast_is_named_and_not_taken_over() {
+        beside_unicast(3, "\"192.0.2.100\"", Host::ip);
+    }
+}
+isolated! {
+    fn a_keepalived_that_sends_unicast_in_version_2_is_named_and_not_taken_over() {
+        beside_unicast(2, "\"192.0.2.100\"", Host::ip);
+    }
+}
+isolated! {
+    fn a_keepalived_that_sends_unicast_over_ipv6_is_named_and_not_taken_over() {
+        beside_unicast(3, "\"fe80::51\"", |host| {
+            let ip = format!("2001:db8::{}", host.number());
+            host.within(|| {
+                let add = format!("ip addr add {ip}/64 dev eth0 nodad");
+                assert!(Command::new("sh").args(["-c", &add]).status().unwrap().success());
+            });
+            ip
+        });
     }
 }
 

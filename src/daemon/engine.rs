@@ -18,7 +18,7 @@ use super::will::Will;
 use crate::config::Config;
 use crate::linux::netlink::Notifications;
 use crate::linux::signals::{Signal, SignalFd};
-use crate::linux::{MAX_SEND, Poll, RecvBatch, clock, errno};
+use crate::linux::{Heard, MAX_SEND, Poll, RecvBatch, clock, errno};
 use crate::node::kernel::{Change, Errno, Port};
 use crate::node::notice::Notice;
 use crate::node::record::Recording;
@@ -296,8 +296,11 @@ impl Engine {
         };
         let index = sockets.vrrp.port().index;
         let messages = std::iter::from_fn(|| sockets.witness.read());
-        for (ip, mac) in messages.take(CLAIMS_MAX).flatten() {
-            inbox.event(Event::Claimed { index, ip, mac });
+        for heard in messages.take(CLAIMS_MAX).flatten() {
+            inbox.event(match heard {
+                Heard::Claim(ip, mac) => Event::Claimed { index, ip, mac },
+                Heard::Packet(mac, bytes) => Event::Overheard { index, mac, bytes },
+            });
         }
     }
 
@@ -399,7 +402,7 @@ impl Engine {
                 Action::Dump => Job::Dump,
                 Action::Apply(ops) => Job::Apply(ops.clone()),
                 Action::Open(port) => Job::Open(*port),
-                Action::Watch { port, addresses } => {
+                Action::Watch { port, addresses, vrids } => {
                     let Some(sockets) = self.keys.get(port).and_then(|key| self.sockets.get(key))
                     else {
                         continue;
@@ -408,9 +411,9 @@ impl Engine {
                     // What waits for the same socket is out of date: a kernel's thread that is
                     // held up has one of each to come back to.
                     self.jobs_waiting.retain(
-                        |job| !matches!(job, Job::Watch(other, _) if Arc::ptr_eq(other, &witness)),
+                        |job| !matches!(job, Job::Watch(other, ..) if Arc::ptr_eq(other, &witness)),
                     );
-                    Job::Watch(witness, addresses.clone())
+                    Job::Watch(witness, addresses.clone(), vrids.clone())
                 }
                 Action::Close(port) => {
                     self.close(*port);

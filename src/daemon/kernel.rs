@@ -10,9 +10,12 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use super::channel::{Bell, Ringer};
 use super::ledger::Ledger;
 use crate::linux::netlink::Requests;
-use crate::linux::{PacketSocket, VrrpSocket, WATCHED_MAX, Witness, errno};
+use crate::linux::{PacketSocket, VrrpSocket, Witness, errno};
 use crate::node::kernel::{Errno, Op, Port, Snapshot};
+use crate::wire::vrrp::Vrid;
 
+/// ENODEV.
+const NO_DEVICE: Errno = Errno(19);
 /// Requests that may wait for this thread.
 pub(super) const JOBS_MAX: usize = 64;
 
@@ -22,7 +25,7 @@ pub(super) enum Job {
     Dump,
     Apply(Vec<Op>),
     Open(Port),
-    Watch(Arc<Witness>, Vec<IpAddr>),
+    Watch(Arc<Witness>, Vec<IpAddr>, Vec<Vrid>),
     /// Leaving a group takes the same lock as joining it.
     Close(Box<Sockets>),
 }
@@ -94,14 +97,12 @@ pub(super) fn run(
                 Answer::Applied(results)
             }
             Job::Open(port) => Answer::Opened(port, open(port).map_err(|error| errno(&error))),
-            Job::Watch(witness, addresses) => match witness.watch(&addresses) {
-                Ok(()) if addresses.len() <= WATCHED_MAX => continue,
-                Ok(()) => Answer::Trouble(format!(
-                    "more than {WATCHED_MAX} VIPs on one interface: who else claims those beyond \
-                     is not heard"
-                )),
+            Job::Watch(witness, addresses, vrids) => match witness.watch(&addresses, &vrids) {
+                Ok(()) => continue,
+                // Its interface went, and is told of elsewhere.
+                Err(error) if errno(&error) == NO_DEVICE => continue,
                 Err(error) => Answer::Trouble(format!(
-                    "who else claims a VIP is not heard: attaching a packet filter: {error}"
+                    "who else has a VIP is not heard: setting up a packet socket: {error}"
                 )),
             },
             Job::Close(sockets) => {

@@ -32,4 +32,4 @@ pub use recv_batch::{Received, RecvBatch};
 pub use sys::{MAX_SEND, errno, hostname};
 pub use vrrp_socket::{AnySender, VrrpSocket};
 pub use wait::wait_readable;
-pub use witness::{WATCHED_MAX, Witness};
+pub use witness::{Heard, Witness};

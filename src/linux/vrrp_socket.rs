@@ -5,7 +5,9 @@ use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::bpf::{DROP_ALL, JUMP_IF, LOAD, NETWORK, RETURN, instruction};
+use super::bpf::{
+    DROP_ALL, JUMP_IF, JUMP_IF_NOT_LESS, LOAD, LOAD_BYTE, NETWORK, RETURN, instruction,
+};
 use super::recv_batch::RecvBatch;
 use super::sys::{self, Target};
 use crate::node::kernel::{Errno, Port};
@@ -20,7 +22,7 @@ const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 /// Bytes that the kernel may keep for us, counted with its own overhead: some hundred adverts.
 const RECEIVE_BUFFER: libc::c_int = 512 * 1024;
 
-/// Two raw sockets: one that hears adverts to the group on its interface alone, one that sends
+/// Two raw sockets: one that hears adverts to the group, and to this box, on its interface alone, one that sends
 /// complete IP packets there and never hears anything.
 #[derive(Debug)]
 pub struct VrrpSocket {
@@ -238,16 +240,19 @@ fn choose_interface(fd: BorrowedFd<'_>, port: Port) -> io::Result<()> {
 /// A length beyond any packet: all of it.
 const WHOLE: u32 = 0x0004_0000;
 
-/// Destination 224.0.0.18. An IPv4 raw socket's filter sees the IP header first.
-const FILTER_V4: [libc::sock_filter; 4] = [
+/// 224.0.0.18, or no group: this box. An IPv4 raw socket's filter sees the IP header first.
+const FILTER_V4: [libc::sock_filter; 5] = [
     instruction(LOAD, 0, 0, 16),
-    instruction(JUMP_IF, 0, 1, 0xe000_0012),
+    instruction(JUMP_IF, 1, 0, 0xe000_0012),
+    instruction(JUMP_IF_NOT_LESS, 1, 0, 0xe000_0000),
     instruction(RETURN, 0, 0, WHOLE),
     instruction(RETURN, 0, 0, 0),
 ];
 
-/// Destination ff02::12. An IPv6 raw socket's filter sees the payload first.
-const FILTER_V6: [libc::sock_filter; 10] = [
+/// ff02::12, or no group: this box. An IPv6 raw socket's filter sees the payload first.
+const FILTER_V6: [libc::sock_filter; 12] = [
+    instruction(LOAD_BYTE, 0, 0, NETWORK + 24),
+    instruction(JUMP_IF, 0, 8, 0xff),
     instruction(LOAD, 0, 0, NETWORK + 24),
     instruction(JUMP_IF, 0, 7, 0xff02_0000),
     instruction(LOAD, 0, 0, NETWORK + 28),

@@ -174,6 +174,10 @@ pub(super) struct Entry {
     usual: Option<Usual>,
     /// Who else has what this router has.
     pub(super) rivals: Rivals,
+    /// Someone else has an address of this router, or had: his adverts may come from it.
+    pub(super) shadowed: bool,
+    /// In its present state, and not active, it heard an advert through the IP layer.
+    pub(super) delivered: bool,
     /// The checksum form last heard, and who sends which.
     pub(super) sum_heard: Option<SumForm>,
     pub(super) sums: BTreeMap<IpAddr, SumForm>,
@@ -207,6 +211,8 @@ impl Entry {
             heard: None,
             usual: None,
             rivals: Rivals::default(),
+            shadowed: false,
+            delivered: false,
             sum_heard: None,
             sums: BTreeMap::new(),
             counters: Counters::default(),

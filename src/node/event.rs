@@ -9,7 +9,7 @@ use super::RouterId;
 use super::kernel::{Change, Errno, Op, Passage, Port, Snapshot};
 use super::notice::Notice;
 use crate::config::{Config, Prefix};
-use crate::wire::vrrp::RxMeta;
+use crate::wire::vrrp::{RxMeta, Vrid};
 use crate::wire::{IfIndex, Mac};
 
 /// Something that happened.
@@ -68,6 +68,16 @@ pub enum Event<'a> {
         /// Where it is said to be.
         mac: Mac,
     },
+    /// A VRRP packet over IPv4 as it came off the wire: nothing of it was checked, and others than
+    /// those that the IP layer keeps back are among them.
+    Overheard {
+        /// On this interface.
+        index: IfIndex,
+        /// From this MAC.
+        mac: Mac,
+        /// With its IP header.
+        bytes: Vec<u8>,
+    },
     /// A configuration to run from now on.
     Config(Arc<Config>),
     /// Give up every router and take every address away.
@@ -105,12 +115,15 @@ pub enum Action {
     Open(Port),
     /// Close sockets, if open.
     Close(Port),
-    /// Listen through a port for others who claim these addresses, and for no others.
+    /// Listen through a port for others who claim these addresses, and for packets of these virtual
+    /// routers that the IP layer keeps back, and for no others.
     Watch {
         /// Which sockets.
         port: Port,
         /// Those of active routers.
         addresses: Vec<IpAddr>,
+        /// Answered by [`Event::Overheard`].
+        vrids: Vec<Vrid>,
     },
     /// Change the fence, by a thread of its own; not answered. Each replaces what was said of the
     /// same way before.

@@ -16,6 +16,8 @@ pub(super) struct Links {
     links: BTreeMap<IfIndex, Link>,
     /// With the order of their appearance: the first address of a link is its primary one.
     addresses: BTreeMap<Place, (u64, Address)>,
+    /// On how many places each of them stands.
+    ips: BTreeMap<IpAddr, usize>,
     appeared: u64,
 }
 
@@ -35,6 +37,7 @@ impl Links {
     pub(super) fn replace(&mut self, snapshot: Snapshot) {
         self.links = snapshot.links.into_iter().map(|link| (link.index, link)).collect();
         let before = std::mem::take(&mut self.addresses);
+        self.ips.clear();
         for address in snapshot.addresses {
             let place = (address.index, address.prefix);
             let order = before.get(&place).map(|(order, _)| *order);
@@ -53,7 +56,11 @@ impl Links {
                 Touched::Link(link.index)
             }
             Change::LinkGone(index) => {
-                self.addresses.retain(|(at, _), _| at != index);
+                let gone: Vec<Place> =
+                    self.entries_of(*index).map(|(_, address)| (*index, address.prefix)).collect();
+                for place in gone {
+                    self.forget_address(&place);
+                }
                 match self.links.remove(index) {
                     Some(_) => Touched::Link(*index),
                     None => Touched::Nothing,
@@ -70,10 +77,7 @@ impl Links {
             }
             Change::AddressGone { index, prefix } => {
                 let place = (*index, *prefix);
-                match self.addresses.remove(&place) {
-                    Some(_) => Touched::Address(place),
-                    None => Touched::Nothing,
-                }
+                if self.forget_address(&place) { Touched::Address(place) } else { Touched::Nothing }
             }
             // The caller asks for a dump.
             Change::Overrun => Touched::Nothing,
@@ -85,7 +89,9 @@ impl Links {
             self.appeared += 1;
             self.appeared
         });
-        self.addresses.insert(place, (order, address));
+        if self.addresses.insert(place, (order, address)).is_none() {
+            *self.ips.entry(place.1.ip).or_default() += 1;
+        }
     }
 
     /// Takes note that the kernel acknowledged one of our additions, before it tells everybody.
@@ -105,13 +111,42 @@ impl Links {
         }
     }
 
-    /// Takes note that an address is gone.
-    pub(super) fn forget_address(&mut self, place: &Place) {
-        self.addresses.remove(place);
+    /// Takes note that an address is gone; returns whether it was there.
+    pub(super) fn forget_address(&mut self, place: &Place) -> bool {
+        if self.addresses.remove(place).is_none() {
+            return false;
+        }
+        if let Some(places) = self.ips.get_mut(&place.1.ip) {
+            *places -= 1;
+            if *places == 0 {
+                self.ips.remove(&place.1.ip);
+            }
+        }
+        true
     }
 
-    pub(super) fn sizes(&self) -> [(&'static str, usize); 2] {
-        [("links", self.links.len()), ("addresses", self.addresses.len())]
+    /// Whether a link has an address of the /64 that an IPv6 address is in: then that one is on the
+    /// link as well, as networks are laid out.
+    pub(super) fn shares_64(&self, index: IfIndex, ip: IpAddr) -> bool {
+        const HOSTS: u128 = u64::MAX as u128;
+        let IpAddr::V6(ip) = ip else { return false };
+        let network = u128::from(ip) & !HOSTS;
+        let place = |ip: u128, len| (index, Prefix { ip: IpAddr::V6(ip.into()), len });
+        self.addresses.range(place(network, 0)..=place(network | HOSTS, u8::MAX)).next().is_some()
+    }
+
+    /// Whether one of the box's interfaces has this address: then the IP layer takes whatever comes
+    /// from it for a forgery.
+    pub(super) fn has_ip(&self, ip: &IpAddr) -> bool {
+        self.ips.contains_key(ip)
+    }
+
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 3] {
+        [
+            ("links", self.links.len()),
+            ("addresses", self.addresses.len()),
+            ("IP addresses", self.ips.len()),
+        ]
     }
 
     pub(super) fn link(&self, index: IfIndex) -> Option<&Link> {

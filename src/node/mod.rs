@@ -18,6 +18,7 @@ pub mod kernel;
 mod links;
 pub mod notice;
 mod observe;
+mod overhear;
 mod packet;
 mod ports;
 pub mod record;
@@ -164,7 +165,8 @@ impl Node {
     pub fn handle(&mut self, now: Instant, event: Event<'_>, out: &mut Actions) {
         match event {
             Event::Timeout { heard_all } => self.timeout(now, heard_all, out),
-            Event::Packet { port, meta, bytes } => self.packet(now, port, &meta, bytes, out),
+            Event::Packet { port, meta, bytes } => self.packet(now, port, &meta, bytes, None, out),
+            Event::Overheard { index, mac, bytes } => self.overheard(now, index, mac, &bytes, out),
             Event::Malformed { port } => self.malformed(now, port, out),
             Event::Kernel(change) => self.kernel(now, change, out),
             Event::Dumped(result) => self.dumped(now, result, out),
@@ -406,6 +408,10 @@ impl Node {
         entry.reason = Some(reason);
         entry.rivals.moved();
         entry.unplaced.moved();
+        entry.delivered = false;
+        if entry.shadowed {
+            self.watches.stale();
+        }
         out.states_changed = true;
         let router = entry.router.config().name.clone();
         let states = (before, entry.state_name());

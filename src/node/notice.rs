@@ -211,6 +211,8 @@ pub enum Mismatch {
     Auth(&'static str),
     /// The sender's interval (version 2, which requires it to be equal).
     Interval(Centis),
+    /// It sends to this box alone, and so hears nothing that goes to the group.
+    Unicast,
 }
 
 /// In what an accepted advert differs.
@@ -459,6 +461,7 @@ impl fmt::Display for Mismatch {
             Self::Version(version) => write!(f, "in {version}"),
             Self::Auth(what) => write!(f, "with {what}"),
             Self::Interval(interval) => write!(f, "every {interval} s"),
+            Self::Unicast => f.write_str("to this box alone (it sends unicast)"),
         }
     }
 }
@@ -476,6 +479,9 @@ impl Mismatch {
             }
             Self::Auth(_) => "set auth_pass alike on all".to_owned(),
             Self::Interval(interval) => format!("set advert_interval = {interval} here"),
+            Self::Unicast => "take unicast_peer out of its keepalived.conf: havip has no unicast \
+                              yet, and who sends it does not hear what goes to the group"
+                .to_owned(),
         }
     }
 }

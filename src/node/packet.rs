@@ -8,7 +8,11 @@ use super::notice::{Difference, Mismatch};
 use super::rivals::Misconfigured;
 use super::router::{Heard, Input};
 use super::{Actions, Instant, Node, Notice};
-use crate::wire::vrrp::{Advert, Auth, Discard, Packet, RxMeta, Version, active_down_interval};
+use crate::wire::Mac;
+use crate::wire::ip::TTL;
+use crate::wire::vrrp::{
+    Advert, Auth, Discard, Packet, RxMeta, Version, active_down_interval, group,
+};
 
 use super::kernel::Port;
 
@@ -26,6 +30,7 @@ impl Node {
         port: Port,
         meta: &RxMeta,
         bytes: &[u8],
+        overheard: Option<Mac>,
         out: &mut Actions,
     ) {
         if !self.ports.is_wanted(port) {
@@ -36,17 +41,43 @@ impl Node {
             Err(reason) => return self.discarded(now, port, meta.src, reason, out),
         };
         let header = packet.header();
+        let is_unicast = meta.dst != group(port.family);
+        if is_unicast {
+            let counter = &mut self.ports.counters(port).unicast;
+            *counter = counter.saturating_add(1);
+        }
         let Some(id) = self.by_vrid.get(&(port, header.vrid)).copied() else {
             let counter = &mut self.ports.counters(port).unknown_vrid;
             *counter = counter.saturating_add(1);
             return;
         };
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.source == Some(meta.src) {
-            // RFC 9568 has no word for it: our own advert came back, or another uses our address.
+        // RFC 9568 has no word for it: our own advert came back, or another uses our address. Which
+        // of them it is tells its MAC, where that is known.
+        let is_own = match overheard {
+            Some(mac) => self.links.has_mac(mac),
+            None => entry.source == Some(meta.src),
+        };
+        if is_own {
             entry.counters.own_packets += 1;
             return;
         }
+        if is_unicast {
+            // Whoever sends such does not hear what goes to the group. Over IPv6, keepalived sends
+            // it with Hop Limit 64, so that its source has to show that it is from this link.
+            let is_near = self.links.shares_64(port.index, meta.src);
+            let meta = if is_near { &RxMeta { ttl: TTL, ..*meta } } else { meta };
+            return match packet.check(meta) {
+                Ok(advert) => {
+                    self.mismatched(now, id, meta.src, &advert, Mismatch::Unicast, out);
+                }
+                Err(reason) => self.discarded(now, port, meta.src, reason, out),
+            };
+        }
+        if overheard.is_none() {
+            self.delivered(id, meta.src);
+        }
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         if let Some(heard) = entry.usual(meta, bytes) {
             entry.note_heard(now, heard);
             return self.input(now, id, Input::Advert(heard), out);

@@ -19,6 +19,8 @@ pub(super) struct PortCounters {
     pub(super) discarded: BTreeMap<Discard, u64>,
     /// VRIDs that nobody here runs: other clusters, as a rule.
     pub(super) unknown_vrid: u64,
+    /// Sent to this box alone and not to the group.
+    pub(super) unicast: u64,
     /// No IP packet that could carry an advert.
     pub(super) malformed: u64,
 }

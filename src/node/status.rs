@@ -111,6 +111,8 @@ pub struct PortStatus {
     pub discarded: BTreeMap<&'static str, u64>,
     /// Packets for VRIDs that nobody here runs.
     pub unknown_vrid: u64,
+    /// Packets that were sent to this box alone and not to the group.
+    pub unicast: u64,
     /// Packets that were no IP packet.
     pub malformed: u64,
     /// Packets that could not be sent through this interface, all kinds.
@@ -154,6 +156,7 @@ impl Node {
                     .map(|(reason, count)| (reason.name(), *count))
                     .collect(),
                 unknown_vrid: counters.unknown_vrid,
+                unicast: counters.unicast,
                 malformed: counters.malformed,
                 send_errors: self.ports.send_errors.get(&port.index).copied().unwrap_or(0),
             })

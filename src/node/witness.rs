@@ -15,6 +15,7 @@ use super::notice::Notice;
 use super::rivals::{Claimed, Rival};
 use super::router::Heard;
 use super::{Instant, Node};
+use crate::wire::vrrp::Vrid;
 use crate::wire::{Family, IfIndex, Mac};
 
 /// Time between two defences of one router's addresses (RFC 5227 §2.4 (c), DEFEND_INTERVAL): two
@@ -26,10 +27,13 @@ const DEFEND_PAUSE: Duration = Duration::from_secs(10);
 const JUDGE_AFTER: Duration = Duration::from_millis(200);
 const INTERVAL_MAX: Duration = Duration::from_secs(1);
 
+/// Addresses that others may claim, and virtual routers whose packets the IP layer may keep back.
+type Watched = (Vec<IpAddr>, Vec<Vrid>);
+
 /// What each port listens for.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
-    watched: BTreeMap<Port, Vec<IpAddr>>,
+    watched: BTreeMap<Port, Watched>,
     /// What is claimed may have changed.
     stale: bool,
 }
@@ -46,9 +50,16 @@ impl Watches {
         self.stale = true;
     }
 
-    pub(super) fn sizes(&self) -> [(&'static str, usize); 2] {
-        let addresses = self.watched.values().map(Vec::len).sum();
-        [("watched ports", self.watched.len()), ("watched addresses", addresses)]
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 3] {
+        let watched = self.watched.values();
+        let (addresses, vrids) = watched.fold((0, 0), |(addresses, vrids), watched| {
+            (addresses + watched.0.len(), vrids + watched.1.len())
+        });
+        [
+            ("watched ports", self.watched.len()),
+            ("watched addresses", addresses),
+            ("watched virtual routers", vrids),
+        ]
     }
 }
 
@@ -58,26 +69,32 @@ impl Node {
         if !std::mem::take(&mut self.watches.stale) {
             return;
         }
-        let mut wanted: BTreeMap<Port, Vec<IpAddr>> = BTreeMap::new();
+        let mut wanted: BTreeMap<Port, Watched> = BTreeMap::new();
         let places: BTreeSet<Place> =
             self.entries.values().flat_map(|entry| entry.places.iter().copied()).collect();
         for (index, prefix) in places {
             let port = Port { index, family: Family::of(&prefix.ip) };
             if self.ports.missing(port).is_none() {
-                wanted.entry(port).or_default().push(prefix.ip);
+                wanted.entry(port).or_default().0.push(prefix.ip);
+            }
+        }
+        for (port, vrid) in self.entries.values().filter_map(|entry| self.overhears(entry)) {
+            if self.ports.missing(port).is_none() {
+                wanted.entry(port).or_default().1.push(vrid);
             }
         }
         let watched = &mut self.watches.watched;
         for port in watched.keys().copied().collect::<Vec<_>>() {
             wanted.entry(port).or_default();
         }
-        for (port, addresses) in wanted {
-            if watched.get(&port).is_none_or(|before| *before != addresses) {
-                watched.insert(port, addresses.clone());
-                out.kernel.push(Action::Watch { port, addresses });
+        for (port, wanted) in wanted {
+            if watched.get(&port).is_none_or(|before| *before != wanted) {
+                let (addresses, vrids) = wanted.clone();
+                watched.insert(port, wanted);
+                out.kernel.push(Action::Watch { port, addresses, vrids });
             }
         }
-        watched.retain(|_, addresses| !addresses.is_empty());
+        watched.retain(|_, (addresses, vrids)| !addresses.is_empty() || !vrids.is_empty());
     }
 
     /// Someone says that `ip` is at `mac`.
@@ -87,6 +104,7 @@ impl Node {
             return;
         }
         let Some((id, place)) = self.holder_of(index, ip) else { return };
+        self.shadowed(id);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let interval = entry.router.config().advert_interval.duration();
         // Whoever had it until now may not have heard yet.

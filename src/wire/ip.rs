@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::checksum::Sum;
 use super::vrrp::{Discard, RxMeta};
 
+/// EtherType of IPv4.
+pub const ETHERTYPE_V4: u16 = 0x0800;
+
 /// Bytes of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
 
@@ -47,6 +50,18 @@ pub fn parse_ipv4(bytes: &[u8]) -> Result<(RxMeta, &[u8]), Discard> {
     let src = IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3));
     let dst = IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3));
     Ok((RxMeta { src, dst, ttl }, payload))
+}
+
+/// Reads a packet as [`parse_ipv4`] does that no kernel has looked at: its header's checksum must
+/// be right as well.
+///
+/// # Errors
+/// Those of [`parse_ipv4`], and [`Discard::Checksum`].
+pub fn parse_unchecked_ipv4(bytes: &[u8]) -> Result<(RxMeta, &[u8]), Discard> {
+    let parsed = parse_ipv4(bytes)?;
+    let length = bytes.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+    let header = bytes.get(..length).ok_or(Discard::PacketLength)?;
+    if Sum::of(header).fits() { Ok(parsed) } else { Err(Discard::Checksum) }
 }
 
 /// Appends an IPv4 header for `payload` bytes (at most 65515): TTL 255, DSCP CS6, may be
@@ -125,6 +140,16 @@ mod tests {
     }
 
     #[test]
+    fn what_no_kernel_has_looked_at_needs_a_header_whose_checksum_is_right() {
+        let mut bytes = packet(b"message");
+        assert_eq!(parse_unchecked_ipv4(&bytes), parse_ipv4(&bytes));
+        bytes[15] ^= 1;
+        assert!(parse_ipv4(&bytes).is_ok());
+        assert_eq!(parse_unchecked_ipv4(&bytes), Err(Discard::Checksum));
+        assert_eq!(parse_unchecked_ipv4(&bytes[..19]), Err(Discard::PacketLength));
+    }
+
+    #[test]
     fn headers_that_lie_and_fragments_are_refused() {
         let lies: [(&str, usize, u8); 8] = [
             ("version 6", 0, 0x65),
@@ -153,6 +178,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = parse_ipv4(&bytes);
+            let _ = parse_unchecked_ipv4(&bytes);
         }
 
         #[test]

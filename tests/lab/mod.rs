@@ -211,6 +211,12 @@ impl Lan {
         self.requests.set_up(host.port, plugged).unwrap();
     }
 
+    /// Takes a host's port off the switch, or puts it there; the host sees nothing of it.
+    pub fn join_switch(&mut self, host: &Host, joined: bool) {
+        let master = if joined { self.bridge } else { IfIndex(0) };
+        self.requests.set_master(host.port, master).unwrap();
+    }
+
     /// Deletes a host's `eth0`.
     pub fn delete(&mut self, host: &Host) {
         self.requests.delete_link(host.port).unwrap();

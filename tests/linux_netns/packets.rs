@@ -1,15 +1,17 @@
 //! Adverts and frames between two network namespaces.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::process::Command;
 
 use havip::linux::netlink::{Notifications, Requests};
-use havip::linux::{MAX_SEND, PacketSocket, Received, RecvBatch, VrrpSocket, clock, wait_readable};
+use havip::linux::{
+    Heard, MAX_SEND, PacketSocket, Received, RecvBatch, VrrpSocket, Witness, clock, wait_readable,
+};
 use havip::node::kernel::{Change, Errno, Port};
-use havip::wire::vrrp::RxMeta;
-use havip::wire::{Family, Mac};
+use havip::wire::vrrp::{RxMeta, Vrid};
+use havip::wire::{Family, Mac, arp};
 
 use crate::{LIMIT, Wire, changes_until, ip, link, name, put, skip};
 
@@ -127,7 +129,7 @@ isolated!(
 );
 
 isolated!(
-    fn a_packet_for_another_group_or_for_the_host_is_not_heard() {
+    fn a_packet_for_the_group_or_for_the_host_is_heard_and_one_for_another_group_is_not() {
         let wire = Wire::new();
         let (near, _) = wire.sockets(Family::V4);
         let socket = wire.away(|| PacketSocket::open(wire.far.index)).unwrap();
@@ -150,8 +152,148 @@ isolated!(
             frame([1, 0, 0x5e, 0, 0, 18], [224, 0, 0, 18], 3),
         ];
         assert_eq!(socket.send_batch(&frames), (3, None));
-        receive(&near, 1, |received| assert_eq!(received.bytes[20..], [3; 8]));
+        let mut marks = Vec::new();
+        receive(&near, 2, |received| marks.push(received.bytes[20]));
+        assert_eq!(marks, [1, 3]);
         assert_eq!(near.recv_batch(&mut RecvBatch::new()).unwrap(), 0);
+
+        let (near, _) = wire.sockets(Family::V6);
+        let frame = |mac: [u8; 6], destination: &str, mark: u8| {
+            let mut packet = packet(ip("fe80::2"), &[mark; 8]);
+            let destination: Ipv6Addr = destination.parse().unwrap();
+            packet[24..40].copy_from_slice(&destination.octets());
+            [&mac[..], &wire.far.mac.unwrap().0, &[0x86, 0xdd], &packet].concat()
+        };
+        let frames = [
+            frame(wire.near.mac.unwrap().0, "fe80::1", 1),
+            frame([0x33, 0x33, 0, 0, 0, 1], "ff02::1", 2),
+            frame([0x33, 0x33, 0, 0, 0, 0x12], "ff02::12", 3),
+        ];
+        assert_eq!(socket.send_batch(&frames), (3, None));
+        let mut heard = Vec::new();
+        receive(&near, 2, |received| {
+            heard.push((received.bytes[0], received.meta.unwrap().dst));
+        });
+        assert_eq!(heard, [(1, ip("fe80::1")), (3, ip("ff02::12"))]);
+        assert_eq!(near.recv_batch(&mut RecvBatch::new()).unwrap(), 0);
+    }
+);
+
+/// Everything that a witness hears until the address `last` is claimed, that claim left out.
+fn heard_until(witness: &Witness, last: &str) -> Vec<Heard> {
+    let mut all = Vec::new();
+    loop {
+        assert!(wait_readable(witness, LIMIT).unwrap(), "nothing more came after {all:?}");
+        while let Some(heard) = witness.read() {
+            match heard {
+                Some(Heard::Claim(of, _)) if of == ip(last) => return all,
+                other => all.extend(other),
+            }
+        }
+    }
+}
+
+/// A frame with an 802.1Q tag: priority 5, and this VLAN.
+fn tagged(frame: &[u8], vlan: u8) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0, 0xa0, vlan], &frame[12..]].concat()
+}
+
+isolated!(
+    fn over_ipv4_the_ip_layer_keeps_back_what_comes_from_an_own_address_and_a_witness_hears_it() {
+        let wire = Wire::new();
+        let (near, far) = wire.sockets(Family::V4);
+        let port = Port { index: wire.near.index, family: Family::V4 };
+        let witness = Witness::open(port).unwrap();
+        let frames = wire.away(|| PacketSocket::open(wire.far.index)).unwrap();
+        let mac = wire.far.mac.unwrap();
+        let watched = [ip("10.9.0.99")];
+        let mark = |witness: &Witness| {
+            let IpAddr::V4(last) = watched[0] else { unreachable!("it is one") };
+            let mut claim = Vec::new();
+            arp::gratuitous(mac, last, &mut claim);
+            assert_eq!(frames.send_batch(&[claim]), (1, None));
+            heard_until(witness, "10.9.0.99")
+        };
+        // As the other end's own, and as ours.
+        let theirs = packet(ip("10.9.0.2"), &[0x31, 51, 3, 3, 3, 3, 3, 3]);
+        let ours = packet(ip("10.9.0.1"), &[0x31, 51, 4, 4, 4, 4, 4, 4]);
+        let others = packet(ip("10.9.0.1"), &[0x31, 52, 5, 5, 5, 5, 5, 5]);
+        let mut optional = ours.clone();
+        optional[0] += 1;
+        optional[3] += 4;
+        optional.splice(20..20, [0x94, 4, 0, 0]);
+        for (vrids, expected) in [
+            (&[][..], &[][..]),
+            (&[Vrid::new(51).unwrap()], &[3, 4, 4]),
+            (&[Vrid::new(7).unwrap(), Vrid::new(52).unwrap()], &[5]),
+            (&[], &[]),
+        ] {
+            witness.watch(&watched, vrids).unwrap();
+            assert_eq!(far.send_batch([&theirs, &ours, &others, &optional]), (4, None));
+            let heard: Vec<u8> = mark(&witness)
+                .into_iter()
+                .map(|heard| match heard {
+                    Heard::Packet(from, bytes) if from == mac => *bytes.last().unwrap(),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(heard, expected, "{vrids:?}");
+            receive(&near, 1, |received| assert_eq!(received.bytes[22..], [3; 6]));
+            // What this end sends itself is nobody else's.
+            assert_eq!(near.send_batch([&ours]), (1, None));
+            receive(&far, 1, |_| {});
+        }
+        assert_eq!(near.recv_batch(&mut RecvBatch::new()).unwrap(), 0);
+    }
+);
+
+isolated!(
+    fn over_ipv6_the_ip_layer_delivers_what_comes_from_an_own_address() {
+        let wire = Wire::new();
+        let mut requests = Requests::open().unwrap();
+        let own = havip::config::Prefix::host(ip("fe80::2"));
+        let verb = havip::node::kernel::Verb::Put { lifetime: Some(600) };
+        let op = havip::node::kernel::Op { index: wire.near.index, prefix: own, verb };
+        assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
+        let (near, far) = wire.sockets(Family::V6);
+        assert_eq!(far.send_batch(&[packet(ip("fe80::2"), &[6; 8])]), (1, None));
+        receive(&near, 1, |received| assert_eq!(received.meta.unwrap().src, ip("fe80::2")));
+    }
+);
+
+isolated!(
+    fn a_witness_hears_its_own_vlan_alone() {
+        let wire = Wire::new();
+        let port = Port { index: wire.near.index, family: Family::V4 };
+        let witness = Witness::open(port).unwrap();
+        let frames = wire.away(|| PacketSocket::open(wire.far.index)).unwrap();
+        let mac = wire.far.mac.unwrap();
+        let arp = |last: u8| {
+            let mut frame = Vec::new();
+            arp::gratuitous(mac, [10, 9, 0, last].into(), &mut frame);
+            frame
+        };
+        let advert = [
+            &[1, 0, 0x5e, 0, 0, 18][..],
+            &mac.0,
+            &[8, 0],
+            &packet(ip("10.9.0.1"), &[0x31, 51, 1, 1, 1, 1, 1, 1]),
+        ]
+        .concat();
+        for vrids in [&[][..], &[Vrid::new(51).unwrap()]] {
+            let watched: Vec<IpAddr> = (50..60).map(|last| [10, 9, 0, last].into()).collect();
+            witness.watch(&watched, vrids).unwrap();
+            let sent = [
+                tagged(&arp(51), 100),
+                tagged(&advert, 100),
+                // A priority, and no VLAN.
+                tagged(&arp(52), 0),
+                arp(59),
+            ];
+            assert_eq!(frames.send_batch(&sent), (4, None));
+            let heard = heard_until(&witness, "10.9.0.59");
+            assert_eq!(heard, [Heard::Claim(ip("10.9.0.52"), mac)], "{vrids:?}");
+        }
     }
 );
 

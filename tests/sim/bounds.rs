@@ -84,7 +84,7 @@ impl Bounds {
                 // An advert and a farewell, in both forms.
                 "packets kept" => 4 * routers,
                 "links" => links,
-                "addresses" | "put" | "to remove" => addresses,
+                "addresses" | "IP addresses" | "put" | "to remove" => addresses,
                 // One of either family on each link, and for each router at most.
                 "ports" | "port counters" => routers.min(sockets),
                 "ports being opened or left" => sockets,
@@ -97,7 +97,7 @@ impl Bounds {
                 "ways shut" => addresses,
                 "ways to be told" => 0,
                 "asked" | "told" => OPERATIONS_MAX,
-                "watched ports" => routers,
+                "watched ports" | "watched virtual routers" => routers,
                 "sockets" => sockets,
                 "kernel requests" => REQUESTS_MAX + sockets,
                 _ => return Err(format!("nothing is known of how many {what} there may be")),

@@ -6,11 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Prefix, Router};
+use crate::node::Event;
 use crate::node::notice::Level;
-use crate::node::testing::{Bench, advert, priority, router};
+use crate::node::testing::{Bench, ETH0, advert, priority, router};
 use crate::wire::Family;
 use crate::wire::checksum::Sum;
-use crate::wire::vrrp::Centis;
+use crate::wire::vrrp::{AdvertSpec, Centis, SumForm};
 
 const PEER: &str = "10.0.0.202";
 const PEER6: &str = "fe80::ca";
@@ -155,6 +156,71 @@ fn our_own_advert_that_comes_back_is_ignored() {
     assert_eq!(bench.router().counters.own_packets, 1);
 }
 
+/// A packet from `src` to this box alone.
+fn unicast(bench: &mut Bench, router: &Router, src: &str, ttl: u8) {
+    let (src, dst): (IpAddr, IpAddr) = match router.family {
+        Family::V4 => (src.parse().unwrap(), "10.0.0.201".parse().unwrap()),
+        Family::V6 => (src.parse().unwrap(), "2001:db8::c9".parse().unwrap()),
+    };
+    let addresses: Vec<IpAddr> = router.vips.iter().map(|vip| vip.ip).collect();
+    let spec = AdvertSpec {
+        version: router.version,
+        vrid: router.vrid,
+        priority: 50,
+        interval: router.advert_interval,
+        auth: Auth::None,
+        addresses: &addresses,
+        sum: SumForm::PseudoHeader,
+    };
+    let mut bytes = Vec::new();
+    spec.emit(src, dst, &mut bytes);
+    let port = Port { index: ETH0, family: router.family };
+    bench.event(Event::Packet { port, meta: RxMeta { src, dst, ttl }, bytes: &bytes });
+}
+
+#[test]
+fn who_sends_to_this_box_alone_is_counted_named_and_not_taken_over() {
+    for router in [router(51), v2(), v6()] {
+        let src = if router.family == Family::V4 { "10.0.0.9" } else { "fe80::9" };
+        let mut bench = backup(&router);
+        let received = bench.router().counters.adverts_received;
+        for _ in 0..5 {
+            unicast(&mut bench, &router, src, 255);
+            let shown = bench.router();
+            let why = shown.held_back.unwrap();
+            assert!(why.contains("sends unicast") && why.contains("unicast_peer"), "{why}");
+            bench.pass(router.advert_interval.duration());
+            assert_eq!(bench.router().state, "backup");
+        }
+        let shown = bench.router();
+        assert_eq!((shown.counters.misconfigured, shown.counters.adverts_received), (5, received));
+        assert_eq!(bench.node.status(bench.now).ports[0].unicast, 5);
+        let mut bench = active(&router);
+        unicast(&mut bench, &router, src, 255);
+        let shown = bench.router();
+        assert_eq!(shown.state, "active");
+        assert!(shown.conflict.is_some_and(|what| what.contains("sends unicast")));
+    }
+}
+
+#[test]
+fn what_comes_to_this_box_alone_from_beyond_the_link_has_no_effect() {
+    for (router, near, far) in [
+        (router(51), None, "192.0.2.9"),
+        (router(51), None, "10.0.0.9"),
+        (v6(), Some("fe80::9"), "2001:db8:1::9"),
+    ] {
+        let mut bench = backup(&router);
+        unicast(&mut bench, &router, far, 254);
+        assert_eq!(bench.router().held_back, None);
+        assert_eq!(bench.discarded("ip_ttl_errors"), 1);
+        if let Some(near) = near {
+            unicast(&mut bench, &router, near, 64);
+            assert!(bench.router().held_back.is_some());
+        }
+    }
+}
+
 #[test]
 fn in_version_3_another_interval_is_kept_learned_and_told() {
     let mut bench = backup(&router(51));
@@ -245,7 +311,7 @@ fn the_form_of_the_checksum_last_heard_is_answered_in_kind() {
     let (_, _, sent) = bench.actions.frames().next().unwrap();
     let (meta, message) = crate::wire::ip::parse_ipv4(sent).unwrap();
     let heard = Packet::new(message).unwrap().check(&meta).unwrap();
-    assert_eq!(heard.sum, Some(crate::wire::vrrp::SumForm::Message));
+    assert_eq!(heard.sum, Some(SumForm::Message));
     // And one who sends the other form is told of, as no single form serves both.
     bench.now = bench.now + Duration::from_secs(2);
     bench.packet("10.0.0.203", &advert(&router(51), "10.0.0.203", 50));

@@ -403,6 +403,12 @@ impl Code for Event<'static> {
                 ip.put(out);
                 mac.put(out);
             }
+            Self::Overheard { index, mac, bytes } => {
+                9_u8.put(out);
+                index.put(out);
+                mac.put(out);
+                bytes.put(out);
+            }
             Self::Config(config) => {
                 6_u8.put(out);
                 config.as_ref().put(out);
@@ -428,6 +434,7 @@ impl Code for Event<'static> {
             6 => Self::Config(Arc::new(from.take()?)),
             7 => Self::Shutdown,
             8 => Self::Claimed { index: from.take()?, ip: from.take()?, mac: from.take()? },
+            9 => Self::Overheard { index: from.take()?, mac: from.take()?, bytes: from.take()? },
             _ => return None,
         })
     }
@@ -485,10 +492,11 @@ pub(super) fn hash(actions: &Actions) -> u64 {
                 2_u8.put(&mut bytes);
                 port.put(&mut bytes);
             }
-            Action::Watch { port, addresses } => {
+            Action::Watch { port, addresses, vrids } => {
                 4_u8.put(&mut bytes);
                 port.put(&mut bytes);
                 addresses.put(&mut bytes);
+                vrids.put(&mut bytes);
             }
             Action::Close(port) => {
                 3_u8.put(&mut bytes);
