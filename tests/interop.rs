@@ -134,9 +134,9 @@ beside_each! {
 }
 
 /// A keepalived that sends to the other gateway alone, in this version and family.
-fn beside_unicast(version: u8, vip: &str, addresses: fn(&Host) -> String) {
-    if !is_there("keepalived") {
-        return lab::skip("interop", "no keepalived; run tests/lab/fetch keepalived");
+fn beside_unicast(name: &'static str, version: u8, vip: &str, addresses: fn(&Host) -> String) {
+    if !has(name, "interop") {
+        return;
     }
     let mut lan = Lan::new();
     let (a, b) = (lan.host(), lan.host());
@@ -149,8 +149,8 @@ fn beside_unicast(version: u8, vip: &str, addresses: fn(&Host) -> String) {
              {vip} dev eth0\n  }}"
         )
     };
-    let peer = format!("  unicast_src_ip {theirs}\n  unicast_peer {{\n    {ours}\n  }}");
-    let mut keepalived = Keepalived::start(&b, &conf(&peer));
+    let unicast = format!("  unicast_src_ip {theirs}\n  unicast_peer {{\n    {ours}\n  }}");
+    let mut keepalived = Keepalived::start(name, &b, &conf(&unicast));
     wait("keepalived is active", || b.has(&vip));
     let daemon = a.daemon(&a.router("51", &keys));
     let router = || daemon.status()["vrrp"]["routers"][0].clone();
@@ -165,32 +165,32 @@ fn beside_unicast(version: u8, vip: &str, addresses: fn(&Host) -> String) {
     // The way out that it names.
     keepalived.stop();
     daemon.wait_for("active");
-    let mut keepalived = Keepalived::start(&b, &conf(""));
+    let mut keepalived = Keepalived::start(name, &b, &conf(""));
     wait("keepalived hears it", || keepalived.log().contains("BACKUP STATE"));
     assert_eq!(sole([&a, &b], &vip), Some(0));
     keepalived.stop();
 }
 
-isolated! {
-    fn a_keepalived_that_sends_unicast_is_named_and_not_taken_over() {
-        beside_unicast(3, "\"192.0.2.100\"", Host::ip);
+beside_each! {
+    isolated fn a_keepalived_that_sends_unicast_is_named_and_not_taken_over(peer: &'static str) {
+        beside_unicast(peer, 3, "\"192.0.2.100\"", Host::ip)
     }
-}
-isolated! {
-    fn a_keepalived_that_sends_unicast_in_version_2_is_named_and_not_taken_over() {
-        beside_unicast(2, "\"192.0.2.100\"", Host::ip);
+    isolated fn a_keepalived_that_sends_unicast_in_version_2_is_named_and_not_taken_over(
+        peer: &'static str
+    ) {
+        beside_unicast(peer, 2, "\"192.0.2.100\"", Host::ip)
     }
-}
-isolated! {
-    fn a_keepalived_that_sends_unicast_over_ipv6_is_named_and_not_taken_over() {
-        beside_unicast(3, "\"fe80::51\"", |host| {
+    isolated fn a_keepalived_that_sends_unicast_over_ipv6_is_named_and_not_taken_over(
+        peer: &'static str
+    ) {
+        beside_unicast(peer, 3, "\"fe80::51\"", |host| {
             let ip = format!("2001:db8::{}", host.number());
             host.within(|| {
                 let add = format!("ip addr add {ip}/64 dev eth0 nodad");
                 assert!(Command::new("sh").args(["-c", &add]).status().unwrap().success());
             });
             ip
-        });
+        })
     }
 }
 
