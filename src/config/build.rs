@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::conflict;
 use super::effective::{Found, View, built_in, is_original};
 use super::key::router_key;
+use super::list;
 use super::model::{Check, Config, IfName, NodeName, Prefix, Router, RouterName};
 use super::policy::{Facts, Policy};
 use super::problem::{Problem, Report, Severity, nearest};
@@ -157,20 +158,19 @@ impl<'a> Builder<'a> {
         let mut names = BTreeSet::new();
         let mut clear = true;
         for item in entry.value.items() {
-            match RouterName::new(item) {
-                Ok(name) if names.contains(&name) => {
+            let listed = list::routers(item).unwrap_or_else(|message| {
+                self.report(Severity::Error, &path, entry, message);
+                clear = false;
+                Vec::new()
+            });
+            for name in listed {
+                if names.contains(&name) {
                     let message = format!("{name} is listed twice");
                     self.report(Severity::Warning, &path, entry, message);
-                }
-                Ok(_) if names.len() >= ROUTERS_MAX => {
+                } else if names.len() < ROUTERS_MAX {
+                    names.insert(name);
+                } else if clear {
                     let message = format!("more than {ROUTERS_MAX} routers; the rest does not run");
-                    self.report(Severity::Error, &path, entry, message);
-                    clear = false;
-                    break;
-                }
-                Ok(name) => _ = names.insert(name),
-                Err(why) => {
-                    let message = format!("\"{}\": {why}", short(item));
                     self.report(Severity::Error, &path, entry, message);
                     clear = false;
                 }

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 
 use super::key::{Key, router_key};
-use super::model::{NodeName, RouterName};
+use super::list::all_routers;
+use super::model::NodeName;
 use super::shown;
 use super::tree::{Entry, Origin, Tree, Value};
 
@@ -122,7 +123,8 @@ pub fn effective(tree: &Tree, node: &NodeName) -> Vec<Shown> {
     let view = View::new(tree, node);
     let Some(list) = tree.set(&format!("node/{node}/vrids")) else { return Vec::new() };
     let mut shown = Vec::new();
-    for router in list.value.items().filter(|name| RouterName::new(name).is_ok()) {
+    for router in all_routers(&list.value) {
+        let router = router.as_str();
         let original = is_original(&view, router);
         for key in super::key::ROUTER_KEYS {
             let hide = |value: String| if key.secret { "(hidden)".to_owned() } else { value };

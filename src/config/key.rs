@@ -20,7 +20,10 @@ const fn key(name: &'static str, doc: &'static str) -> Key {
 /// Every key of a virtual router, in the order in which they are shown. Each may stand under
 /// `virtual_router/NAME/`, `virtual_router/default/` and, for one node, below `node/NODE/`.
 pub const ROUTER_KEYS: &[Key] = &[
-    Key { in_default: false, ..key("vips", "virtual IPs, IP or IP/LEN, comma list or TOML list") },
+    Key {
+        in_default: false,
+        ..key("vips", "virtual IPs: IP, IP/LEN or a range (192.0.2.10-20); comma list or TOML list")
+    },
     Key {
         in_default: false,
         ..key("vips_excluded", "VIPs that follow without being advertised, of either family")

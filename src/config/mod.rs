@@ -12,6 +12,7 @@ mod diff;
 mod effective;
 mod keepalived;
 pub mod key;
+mod list;
 mod model;
 mod policy;
 mod problem;
@@ -29,6 +30,7 @@ pub use build::{Input, Outcome, build};
 pub use check::check_all;
 pub use diff::{Diff, diff};
 pub use effective::{Shown, effective};
+pub use list::all_routers;
 pub use model::{
     Check, ChecksumMode, Config, IfName, Lifetime, NodeName, Prefix, Router, RouterName, Secret,
 };

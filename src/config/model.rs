@@ -217,7 +217,8 @@ impl fmt::Display for BadName {
 
 impl RouterName {
     /// # Errors
-    /// Empty, over 64 bytes, `default`, or a character other than letters, digits, `-` and `_`.
+    /// Empty, over 64 bytes, `default`, a character other than letters, digits, `-` and `_`, or
+    /// what looks like a range of numbers.
     pub fn new(name: &str) -> Result<Self, BadName> {
         if name.is_empty() || name.len() > 64 {
             return Err(BadName("a router's name has 1 to 64 characters"));
@@ -227,6 +228,9 @@ impl RouterName {
         }
         if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             return Err(BadName("a router's name has letters, digits, \"-\" and \"_\" only"));
+        }
+        if name.contains('-') && name.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
+            return Err(BadName("a router's name is no range; only a node's vrids has ranges"));
         }
         Ok(Self(name.into()))
     }

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::shown::short;
-use super::{NodeName, Problem, RouterName, TomlFile, Tree, Value, to_toml};
+use super::{NodeName, Problem, RouterName, TomlFile, Tree, Value, all_routers, to_toml};
 
 /// The form of the file that this version writes and reads.
 const FORMAT: i64 = 1;
@@ -109,9 +109,8 @@ pub fn graft(mut now: Tree, last: &Tree, node: &NodeName, kept: &BTreeSet<Router
     let Some(origin) = now.get(&path).or_else(|| last.get(&path)).map(|e| e.origin.clone()) else {
         return now;
     };
-    let listed = now.set(&path).into_iter().flat_map(|entry| entry.value.items());
-    let mut names: BTreeSet<RouterName> =
-        listed.filter_map(|name| RouterName::new(name).ok()).collect();
+    let listed = now.set(&path).into_iter().flat_map(|entry| all_routers(&entry.value));
+    let mut names: BTreeSet<RouterName> = listed.collect();
     names.extend(kept.iter().cloned());
     let names: Vec<&str> = names.iter().map(RouterName::as_str).collect();
     now.insert(&path, Value::Text(names.join(",")), origin);

@@ -195,8 +195,7 @@ pub(super) fn vips(value: &Value) -> Parsed<(Vec<Prefix>, Vec<Prefix>)> {
     let mut vips: Vec<Prefix> = Vec::new();
     let mut known = BTreeSet::new();
     let mut doubles = Vec::new();
-    for item in value.items() {
-        let vip = prefix(item)?;
+    for vip in super::list::prefixes(value)? {
         usable(&vip).map_err(|why| format!("{vip}: {why}"))?;
         if known.insert(vip.ip) {
             vips.push(vip);

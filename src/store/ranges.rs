@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Entry;
-use crate::config::{NodeName, RouterName, Value};
+use crate::config::{NodeName, RouterName, Value, all_routers};
 
 /// Routers that are read one by one; with more, whole branches are read and sifted here, as a
 /// watch for each of thousands costs the server more than what is thrown away.
@@ -97,7 +97,7 @@ impl Scope {
             return;
         }
         let value = Value::Text(text.to_owned());
-        for name in value.items().filter_map(|item| RouterName::new(item).ok()) {
+        for name in all_routers(&value) {
             if self.routers.len() >= ROUTERS_MAX {
                 break;
             }
@@ -192,6 +192,16 @@ mod tests {
         let mut scope = Scope::new("/havip/", &node, &BTreeSet::new(), BTreeSet::new());
         scope.add_listed(vrids.as_bytes());
         scope
+    }
+
+    #[test]
+    fn each_router_of_a_range_is_read() {
+        let scope = scope("100-102, lan");
+        for router in ["100", "101", "102", "lan"] {
+            let key = format!("/havip/virtual_router/{router}/vips");
+            assert!(inside(&scope.all(), &key) && scope.kind(key.as_bytes()).is_some(), "{key}");
+        }
+        assert_eq!(scope.kind(b"/havip/virtual_router/100-102/vips"), None);
     }
 
     fn inside(ranges: &[Range], key: &str) -> bool {

@@ -79,6 +79,35 @@ fn only_an_explicit_word_releases_a_router() {
 }
 
 #[test]
+fn a_range_in_the_list_is_each_router_of_it_and_a_wrong_one_releases_nothing() {
+    let vips: Vec<(String, String)> = (120..=125)
+        .map(|vrid| (format!("/havip/virtual_router/{vrid}/vips"), format!("10.0.0.{vrid}")))
+        .collect();
+    let listed = |vrids: &str, before: Option<&Config>| {
+        let keys = vips.iter().map(|(key, value)| (&**key, &**value));
+        let keys: Vec<_> = keys.chain([DEFAULT, ("/havip/node/gw1/vrids", vrids)]).collect();
+        on(&etcd(&keys), before)
+    };
+    let before = listed("120-123, 125", None).config;
+    assert_eq!(names(&before), ["120", "121", "122", "123", "125"]);
+    let all = listed("120-125", Some(&before));
+    assert_eq!((names(&all.config).len(), told(&all.problems)), (6, String::new()));
+    for wrong in ["125-120", "120-300", "120-125-130", "0-125"] {
+        let Outcome { config, problems, .. } = listed(wrong, Some(&all.config));
+        assert_eq!(config, all.config, "{wrong}");
+        let place = "/havip/node/gw1/vrids (revision 8): error: ";
+        assert_told(&problems, Severity::Error, place);
+    }
+    let twice = listed("120-122,121-125", Some(&before));
+    assert_eq!(names(&twice.config).len(), 6);
+    assert_told(
+        &twice.problems,
+        Severity::Warning,
+        "/havip/node/gw1/vrids (revision 8): warning: 121",
+    );
+}
+
+#[test]
 fn a_node_that_nothing_is_said_of_is_told_with_the_names_that_there_are() {
     let other = |node: &str| (format!("/havip/node/{node}/vrids"), "1,2");
     for (others, way_out) in [

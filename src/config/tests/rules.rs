@@ -1,7 +1,9 @@
 //! What each key may be, and what is said when it is not.
 
 use super::*;
-use crate::config::{ChecksumMode, EtcdLogin, Lifetime, NodeNaming, check_all, settings};
+use crate::config::{
+    ChecksumMode, EtcdLogin, Lifetime, NodeNaming, check_all, effective, settings, to_flat, to_toml,
+};
 
 const GOOD: &str = "interface = \"eth0\"\nvips = [\"10.0.0.3\"]\n";
 
@@ -177,6 +179,25 @@ fn vips_are_of_one_family_and_none_is_listed_twice() {
     ] {
         assert_told(&problems, Severity::Warning, beginning);
     }
+}
+
+#[test]
+fn a_range_of_vips_is_written_shown_and_read_again_as_it_stands() {
+    let text = "interface = \"eth0\"\nvips = [\"10.0.0.3-5/24\", \"10.0.0.9\"]\n\
+                vips_excluded = \"fe80::1-3\"\n";
+    let tree = router_100(text);
+    let expected = ["10.0.0.3/24", "10.0.0.4/24", "10.0.0.5/24", "10.0.0.9"];
+    assert_eq!(vips(router(&right(&tree), "100")), expected);
+    assert_eq!(router(&right(&tree), "100").vips_excluded.len(), 3);
+    let (again, _) = Tree::from_toml(&to_toml(&tree), &TomlFile::Local("conf".into())).unwrap();
+    assert_eq!(right(&again), right(&tree));
+    let (keys, _) = to_flat(&tree, "/havip/");
+    let keys: Vec<(&str, &str)> = keys.iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(right(&etcd(&keys)), right(&tree));
+    let shown = effective(&tree, &gw1());
+    assert!(shown.iter().any(|shown| shown.value == "10.0.0.3-5/24,10.0.0.9"), "{shown:?}");
+    let network = "interface = \"eth0\"\nvips = [\"10.0.0.250-255/24\"]\n";
+    assert_refused(network, "conf:6: error: virtual_router/100/vips: 10.0.0.255/24: a broadcast");
 }
 
 #[test]

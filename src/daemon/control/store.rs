@@ -13,7 +13,7 @@ use super::super::keep::{Keep, Written};
 use super::super::sources::Sources;
 use super::super::status::StoreStatus;
 use super::{Control, Store, Wake};
-use crate::config::{RouterName, Settings, Tree, Vanished};
+use crate::config::{RouterName, Settings, Tree, Vanished, all_routers};
 use crate::linux::clock;
 use crate::node::Instant;
 use crate::store::StoreEvent;
@@ -241,8 +241,7 @@ impl Control {
         let listed = local
             .set(&format!("node/{}/vrids", self.sources.node))
             .into_iter()
-            .flat_map(|entry| entry.value.items())
-            .filter_map(|name| RouterName::new(name).ok());
+            .flat_map(|entry| all_routers(&entry.value));
         let running = self.sources.running.as_ref();
         let routers = self
             .states
