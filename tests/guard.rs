@@ -227,6 +227,44 @@ isolated! {
 }
 
 isolated! {
+    fn signals_that_are_no_order_end_neither_the_daemon_nor_its_guard() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let daemon = a.daemon(&one(&a, 100, FOR_EVER));
+        daemon.wait_for("active");
+        let guard = guard_of(&daemon);
+        let send = |name: &str, pid: u64| {
+            let status = Command::new("kill").arg(name).arg(pid.to_string()).status();
+            assert!(status.unwrap().success(), "{name} {pid}: it is gone");
+        };
+        for name in [
+            "-ALRM", "-IO", "-PIPE", "-PROF", "-PWR", "-TTIN", "-TTOU", "-URG", "-VTALRM", "-WINCH",
+            "-XFSZ", "-USR1", "-USR2", "-34", "-35", "-64",
+        ] {
+            // As `pkill havip` does, whose pattern fits both.
+            send(name, guard);
+            send(name, daemon.pid().into());
+        }
+        // A process that a signal has ended is a zombie until its parent looks.
+        let alive = |pid: u64| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['S', 'R', 'D']))
+        };
+        wait("the log has the status", || {
+            daemon.log().contains("node gw1  havip ") && daemon.log().contains("ROUTER ")
+        });
+        wait("and the counters", || {
+            daemon.log().contains("counters: router 51: ")
+                && daemon.log().contains("master_transitions 1")
+        });
+        assert!(alive(guard) && alive(daemon.pid().into()), "{}", daemon.log());
+        assert_eq!(daemon.state(), "active");
+        assert_eq!(guard_of(&daemon), guard, "the same one");
+        assert!(!daemon.log().contains("guard: "), "{}", daemon.log());
+    }
+}
+
+isolated! {
     fn a_clean_end_says_priority_zero_once_and_the_guard_goes_silently() {
         let mut lan = Lan::new();
         let (a, c) = (lan.host(), lan.host());

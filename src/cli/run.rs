@@ -26,7 +26,8 @@ Reads the local file, takes part in VRRP for the routers that it lists for this 
 their VIPs on interfaces while it is active. Without that file ETCD_ENDPOINTS says where etcd is.
 Logs to standard error.
 SIGTERM or SIGINT: sends priority 0, takes the VIPs away, ends with 0.
-SIGHUP: reads the local file again; one with a mistake in it changes nothing.",
+SIGHUP: reads the local file again; one with a mistake in it changes nothing.
+SIGUSR1: logs what `havip status` shows. SIGUSR2: logs the counters.",
     argument: Word::Config,
     flags: &[CONFIG_FLAG, RECORD_FLAG],
     run,
@@ -52,7 +53,7 @@ fn run(given: &Given) -> Exit {
         }
         return Exit::Config;
     }
-    match daemon::run(local, given.value("record").map(Path::new)) {
+    match daemon::run(local, given.value("record").map(Path::new), super::status::TEXTS) {
         Ok(()) => Exit::Done,
         Err(error) => {
             complain(&error.to_string());

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::ask::Daemon;
 use super::flags::{Command, Flag, Given, Word};
 use super::{CONFIG_FLAG, Exit, JSON_FLAG, RUN_DIR_FLAG, complain, print};
+use crate::daemon::Texts;
 use crate::linux::clock;
 
 pub(super) const COMMAND: Command = Command {
@@ -32,6 +33,9 @@ no daemon answers; with --check, with 4 if not all is well, for monitoring.",
     ],
     run,
 };
+
+/// For who asks a daemon by a signal.
+pub(super) const TEXTS: Texts = Texts { status: render, counters };
 
 fn run(given: &Given) -> Exit {
     if given.has("check") && (given.has("watch") || given.has("json")) {
@@ -274,6 +278,30 @@ fn render(status: &Value) -> String {
     for shadow in list(&status["config"]["shadowed"]) {
         tell("hidden", shadow.as_str().unwrap_or("-"));
     }
+    out
+}
+
+/// What was counted, without what never happened.
+fn counters(status: &Value) -> String {
+    let mut out = String::new();
+    let counts = |value: &Value| {
+        let counts = value.as_object().into_iter().flatten();
+        let counts = counts.filter(|(_, count)| count.as_u64() != Some(0));
+        let counts: Vec<String> = counts.map(|(name, count)| format!("{name} {count}")).collect();
+        if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") }
+    };
+    for router in list(&status["vrrp"]["routers"]) {
+        let counted = counts(&router["counters"]);
+        let _ = writeln!(out, "counters: router {}: {counted}", text(router, "name"));
+    }
+    for port in list(&status["vrrp"]["ports"]) {
+        let (interface, family) = (text(port, "interface"), text(port, "family"));
+        let rest = ["unknown_vrid", "malformed", "send_errors"].map(|name| (name, &port[name]));
+        let rest: Value = rest.into_iter().map(|(name, n)| (name.to_owned(), n.clone())).collect();
+        let (discarded, rest) = (counts(&port["discarded"]), counts(&rest));
+        let _ = writeln!(out, "counters: {interface} {family}: {rest}; discarded: {discarded}");
+    }
+    let _ = writeln!(out, "counters: notices that were not logged: {}", status["notices_lost"]);
     out
 }
 

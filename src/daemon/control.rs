@@ -60,11 +60,21 @@ pub(super) struct Wiring {
     pub(super) engine: Ringer,
     pub(super) reports: Receiver<Report>,
     pub(super) bell: Bell,
-    pub(super) hangup: SignalFd,
+    pub(super) signals: SignalFd,
+    pub(super) texts: Texts,
     pub(super) notices_lost: Arc<AtomicU64>,
     pub(super) guard: guard::Shown,
     pub(super) fence: fence::Shown,
     pub(super) socket: PathBuf,
+}
+
+/// What the status is in words, for who asks by a signal.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts {
+    /// SIGUSR1: what `havip status` shows.
+    pub status: fn(&serde_json::Value) -> String,
+    /// SIGUSR2: what was counted.
+    pub counters: fn(&serde_json::Value) -> String,
 }
 
 /// The control thread's state.
@@ -134,7 +144,7 @@ enum Done {
 
 enum Wake {
     Bell,
-    Hangup,
+    Signal,
     Ask(Ask),
     /// Time to look at the box, and whether the start has waited long enough.
     Look,
@@ -202,19 +212,25 @@ impl Control {
         let server = executor.spawn(socket::serve(executor, listener, asks));
         self.wiring.bell.set_nonblocking()?;
         let bell = Async::new(self.wiring.bell.as_fd().try_clone_to_owned()?)?;
-        let hangup = self.wiring.hangup.as_fd().try_clone_to_owned()?;
-        let hangup = Async::new(hangup)?;
+        let signals = self.wiring.signals.as_fd().try_clone_to_owned()?;
+        let signals = Async::new(signals)?;
         self.follow_store(store);
         if !self.follows() {
             self.start();
         }
         loop {
-            let wake = self.wake(&bell, &hangup, &questions).await?;
+            let wake = self.wake(&bell, &signals, &questions).await?;
             match wake {
                 Wake::Bell => self.wiring.bell.silence(),
-                Wake::Hangup => {
-                    while let Ok(Some(signal)) = self.wiring.hangup.read() {
-                        self.hangup |= signal == Signal::Hangup;
+                Wake::Signal => {
+                    while let Ok(Some(signal)) = self.wiring.signals.read() {
+                        match signal {
+                            Signal::Hangup => self.hangup = true,
+                            Signal::User1 => self.write_down(self.wiring.texts.status),
+                            Signal::User2 => self.write_down(self.wiring.texts.counters),
+                            // The engine's.
+                            Signal::Interrupt | Signal::Terminate => {}
+                        }
                     }
                 }
                 Wake::Ask(ask) => self.ask(ask),
@@ -252,11 +268,11 @@ impl Control {
     async fn wake(
         &self,
         bell: &Async<OwnedFd>,
-        hangup: &Async<OwnedFd>,
+        signals: &Async<OwnedFd>,
         questions: &smol::channel::Receiver<Ask>,
     ) -> io::Result<Wake> {
         let signals = or(async { bell.readable().await.map(|()| Wake::Bell) }, async {
-            hangup.readable().await.map(|()| Wake::Hangup)
+            signals.readable().await.map(|()| Wake::Signal)
         });
         let ask = async { questions.recv().await.map(Wake::Ask).map_err(io::Error::other) };
         let done = async { self.done.1.recv().await.map(Wake::Done).map_err(io::Error::other) };
@@ -458,6 +474,18 @@ impl Control {
                 let _ = reply.try_send(body.to_string().into_bytes());
             }
         }
+    }
+
+    /// Writes the status in these words to the log, whatever its level.
+    fn write_down(&mut self, words: fn(&serde_json::Value) -> String) {
+        let (reply, answer) = smol::channel::bounded(1);
+        self.ask(Ask::Status(reply));
+        let write = async move {
+            let Ok(status) = answer.recv().await else { return };
+            let status = serde_json::from_slice(&status).unwrap_or_default();
+            words(&status).lines().for_each(super::log::write);
+        };
+        self.executor.spawn(write).detach();
     }
 
     /// SIGHUP: reads the local file again.

@@ -253,8 +253,8 @@ impl Engine {
         while let Ok(Some(signal)) = self.wiring.signals.read() {
             match signal {
                 Signal::Interrupt | Signal::Terminate => inbox.event(Event::Shutdown),
-                // The control thread reads it from a descriptor of its own.
-                Signal::Hangup => {}
+                // The control thread reads them from a descriptor of its own.
+                Signal::Hangup | Signal::User1 | Signal::User2 => {}
             }
         }
         true

@@ -20,15 +20,19 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let level = record.level().as_str().to_ascii_lowercase();
-            // A reader that went away must not end a daemon that others' traffic depends on, so
-            // this is neither `eprintln!` nor a crate that uses it.
-            let mut line = String::new();
+            let mut line = format!("{level}: ");
             let _ = std::fmt::Write::write_fmt(&mut Line(&mut line), *record.args());
-            let _ = writeln!(std::io::stderr().lock(), "{level}: {line}");
+            write(&line);
         }
     }
 
     fn flush(&self) {}
+}
+
+/// Writes a line that was asked for. A reader that went away must not end a daemon that others'
+/// traffic depends on, so this is neither `eprintln!` nor a crate that uses it.
+pub fn write(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Has everything logged up to `level`; once a process.

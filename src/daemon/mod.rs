@@ -48,6 +48,7 @@ use crate::node::Node;
 use crate::node::kernel::Snapshot;
 use crate::node::record::{fenced, remembered};
 use crate::offload;
+pub use control::Texts;
 use identity::Identity;
 use kernel::JOBS_MAX;
 use ledger::Ledger;
@@ -114,16 +115,16 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Runs the daemon until SIGTERM or SIGINT; returns when every address is given up. `record` names
-/// a file for everything that enters the node.
+/// a file for everything that enters the node; `texts` is for who asks by a signal.
 ///
 /// # Errors
 /// It could not start, or something that nothing works without broke.
-pub fn run(local: Local, record: Option<&Path>) -> Result<(), Error> {
+pub fn run(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Error> {
     signals::block().map_err(system("blocking signals"))?;
     // The first thread has the stack that the environment allows, which may be too small.
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("control".into()).stack_size(STACK_CONTROL);
-        let thread = thread.spawn_scoped(scope, || control(local, record));
+        let thread = thread.spawn_scoped(scope, || control(local, record, texts));
         let thread = thread.map_err(|error| offload::no_task(&error));
         let result = thread.map_err(system("starting the control thread"))?.join();
         result.unwrap_or_else(|_| panicked("running the control thread"))
@@ -135,7 +136,7 @@ fn panicked(doing: &'static str) -> Result<(), Error> {
 }
 
 /// Starts everything and is the control thread then.
-fn control(local: Local, record: Option<&Path>) -> Result<(), Error> {
+fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Error> {
     let will = Will::new().map_err(system("making a memfd"))?;
     let mut requests = Requests::open().map_err(system("opening netlink"))?;
     let missing = rights::missing(&mut requests).map_err(system("asking the kernel"))?;
@@ -250,7 +251,9 @@ fn control(local: Local, record: Option<&Path>) -> Result<(), Error> {
         engine: engine_ringer,
         reports: report_receiver,
         bell: control_bell,
-        hangup: SignalFd::new(&[Signal::Hangup]).map_err(system("opening a signalfd"))?,
+        signals: SignalFd::new(&[Signal::Hangup, Signal::User1, Signal::User2])
+            .map_err(system("opening a signalfd"))?,
+        texts,
         notices_lost,
         guard: Arc::clone(&shown),
         fence: shown_fence,

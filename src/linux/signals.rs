@@ -15,23 +15,44 @@ pub enum Signal {
     Interrupt,
     /// SIGTERM: end in good order.
     Terminate,
+    /// SIGUSR1: log the status.
+    User1,
+    /// SIGUSR2: log the counters.
+    User2,
 }
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Hangup, Self::Interrupt, Self::Terminate];
+    pub const ALL: [Self; 5] =
+        [Self::Hangup, Self::Interrupt, Self::Terminate, Self::User1, Self::User2];
 
     const fn number(self) -> libc::c_int {
         match self {
             Self::Hangup => libc::SIGHUP,
             Self::Interrupt => libc::SIGINT,
             Self::Terminate => libc::SIGTERM,
+            Self::User1 => libc::SIGUSR1,
+            Self::User2 => libc::SIGUSR2,
         }
     }
 }
 
-/// Blocks every [`Signal`] in the calling thread and all that it starts, and ignores SIGPIPE. To be
-/// called before the first other thread.
+/// Those that would end or stop a process which does nothing about them, though they say nothing to
+/// this one. What ends it with a core (SIGQUIT, SIGSEGV and the like) or by a limit of CPU time does.
+const IGNORED: [libc::c_int; 9] = [
+    libc::SIGALRM,
+    libc::SIGIO,
+    libc::SIGPIPE,
+    libc::SIGPROF,
+    libc::SIGPWR,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGVTALRM,
+    libc::SIGXFSZ,
+];
+
+/// Blocks every [`Signal`] in the calling thread and all that it starts, and ignores those that say
+/// nothing to this program. To be called before the first other thread.
 ///
 /// A blocked mask goes on into programs that are started: their starter must clear it.
 ///
@@ -45,11 +66,17 @@ pub fn block() -> io::Result<()> {
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
+    IGNORED.into_iter().try_for_each(ignore)?;
+    // Those below are the C library's own.
+    (libc::SIGRTMIN()..=libc::SIGRTMAX()).try_for_each(ignore)
+}
+
+fn ignore(signal: libc::c_int) -> io::Result<()> {
     // SAFETY: SIG_IGN installs no handler, so nothing of ours ever runs in signal context.
-    if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } == libc::SIG_ERR {
-        return Err(io::Error::last_os_error());
+    match unsafe { libc::signal(signal, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Reads signals that [`block`] keeps from being delivered. Readable when one waits.

@@ -4,7 +4,7 @@
 //! It outlives what ends the daemon alone: `kill -9`, a crash, the OOM killer. What ends every
 //! process at once (a whole cgroup or PID namespace, power) is left to the addresses' lifetime.
 //!
-//! SIGTERM, SIGINT and SIGHUP are blocked: who stops a service sends them to all of its processes,
+//! SIGTERM, SIGINT, SIGHUP and the like are blocked or ignored: who stops a service sends them to all of its processes,
 //! and the guard has to be there until the daemon has ended. Then it ends by itself.
 
 use std::fmt;
@@ -50,6 +50,8 @@ struct Guard {
 /// # Errors
 /// It was started by hand, or cannot have what it needs.
 pub(crate) fn run(daemon: u32, realtime: bool, fence: bool) -> Result<(), Refused> {
+    // First of all: who sends a signal to all that is called havip means the daemon.
+    let blocked = signals::block();
     // What else the daemon's own starter left open. Before Linux 5.9 it stays.
     let _ = detached::close_from(3);
     // Standard output is the will, and only to be read: nothing may be printed here.
@@ -59,7 +61,7 @@ pub(crate) fn run(daemon: u32, realtime: bool, fence: bool) -> Result<(), Refuse
     if link.peer_addr().is_err() {
         return Err(Refused::ByHand);
     }
-    match prepare(will, daemon, realtime, fence) {
+    match blocked.and_then(|()| prepare(will, daemon, realtime, fence)) {
         Ok((mut guard, process)) => {
             // A daemon that has died already does not hear it, and is answered for none the less.
             let _ = link.write_all(&[READY]);
@@ -89,7 +91,6 @@ fn prepare(
     realtime: bool,
     fence: bool,
 ) -> io::Result<(Guard, Option<OwnedFd>)> {
-    signals::block()?;
     // Fails only where it is one already.
     let _ = detached::own_session();
     detached::name(c"havip-guard");
