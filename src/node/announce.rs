@@ -30,6 +30,8 @@ const REPEAT_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Default)]
 pub(super) struct Announcer {
     links: BTreeMap<IfIndex, Queue>,
+    /// The links by when something is due there, each once.
+    order: BTreeSet<(Instant, IfIndex)>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,8 @@ struct Queue {
     first_after: Option<Instant>,
     later: BTreeSet<(Instant, Place)>,
     later_after: Option<Instant>,
+    /// Where this link stands in the order.
+    at: Option<Instant>,
 }
 
 /// Its key in `first` or in `later`: every place stands in one of them, once.
@@ -60,6 +64,7 @@ impl Announcer {
             queue.came += 1;
             queue.first.insert((queue.came, place));
             queue.places.insert(place, (0, Waits::First(queue.came)));
+            self.reorder(place.0);
         }
     }
 
@@ -67,7 +72,8 @@ impl Announcer {
     pub(super) fn stop(&mut self, place: &Place) {
         let Some(queue) = self.links.get_mut(&place.0) else { return };
         queue.remove(place);
-        if queue.places.is_empty() {
+        self.reorder(place.0);
+        if self.links.get(&place.0).is_some_and(|queue| queue.places.is_empty()) {
             self.links.remove(&place.0);
         }
     }
@@ -76,7 +82,9 @@ impl Announcer {
     /// been away meanwhile. However often they are lost, that is once in this time.
     pub(super) fn again(&mut self, now: Instant) {
         let at = now + AGAIN;
-        for queue in self.links.values_mut() {
+        let links: Vec<IfIndex> = self.links.keys().copied().collect();
+        for index in links {
+            let Some(queue) = self.links.get_mut(&index) else { continue };
             while let Some((_, place)) = queue.later.last().copied().filter(|(of, _)| *of > at) {
                 queue.later.pop_last();
                 queue.later.insert((at, place));
@@ -84,39 +92,42 @@ impl Announcer {
                     *waits = Waits::Later(at);
                 }
             }
+            self.reorder(index);
+        }
+    }
+
+    /// Puts a link where it belongs in the order: something is due there at another time.
+    fn reorder(&mut self, index: IfIndex) {
+        let Some(queue) = self.links.get_mut(&index) else { return };
+        let at = queue.next_deadline();
+        let before = std::mem::replace(&mut queue.at, at);
+        if before != at {
+            if let Some(before) = before {
+                self.order.remove(&(before, index));
+            }
+            if let Some(at) = at {
+                self.order.insert((at, index));
+            }
         }
     }
 
     /// Hands what is due at `now` to `announce`, as far as the pace allows.
     pub(super) fn due(&mut self, now: Instant, mut announce: impl FnMut(Place)) {
-        for queue in self.links.values_mut() {
-            if queue.first_after.is_none_or(|at| now >= at) && !queue.first.is_empty() {
-                for _ in 0..FIRST_BURST {
-                    let Some((_, place)) = queue.first.pop_first() else { break };
-                    announce(place);
-                    queue.again(place, 0, now);
-                }
-                queue.first_after = Some(now + FIRST_PAUSE);
+        let due = |(at, _): &&(Instant, IfIndex)| *at <= now;
+        let links: Vec<IfIndex> =
+            self.order.iter().take_while(due).map(|(_, index)| *index).collect();
+        for index in links {
+            if let Some(queue) = self.links.get_mut(&index) {
+                queue.due(now, &mut announce);
             }
-            if queue.later_after.is_none_or(|at| now >= at) {
-                for _ in 0..REPEAT_BURST {
-                    let Some((at, place)) = queue.later.first().copied() else { break };
-                    if at > now {
-                        break;
-                    }
-                    queue.later.pop_first();
-                    announce(place);
-                    let done = queue.places.get(&place).map_or(0, |(done, _)| *done);
-                    queue.again(place, done + 1, now);
-                    queue.later_after = Some(now + REPEAT_PAUSE);
-                }
-            }
+            self.reorder(index);
         }
     }
 
-    pub(super) fn sizes(&self) -> [(&'static str, usize); 2] {
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 3] {
         let sum = |size: fn(&Queue) -> usize| self.links.values().map(size).sum();
         [
+            ("links with announcements", self.links.len().max(self.order.len())),
             ("announced", sum(|queue| queue.places.len())),
             ("announcements", sum(|queue| queue.first.len() + queue.later.len())),
         ]
@@ -124,7 +135,7 @@ impl Announcer {
 
     /// When something is due next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.links.values().filter_map(Queue::next_deadline).min()
+        self.order.first().map(|(at, _)| *at)
     }
 }
 
@@ -134,6 +145,31 @@ impl Queue {
             Some((_, Waits::First(number))) => _ = self.first.remove(&(number, *place)),
             Some((_, Waits::Later(at))) => _ = self.later.remove(&(at, *place)),
             None => {}
+        }
+    }
+
+    /// Hands what is due to `announce`, as far as the pace allows.
+    fn due(&mut self, now: Instant, announce: &mut impl FnMut(Place)) {
+        if self.first_after.is_none_or(|at| now >= at) && !self.first.is_empty() {
+            for _ in 0..FIRST_BURST {
+                let Some((_, place)) = self.first.pop_first() else { break };
+                announce(place);
+                self.again(place, 0, now);
+            }
+            self.first_after = Some(now + FIRST_PAUSE);
+        }
+        if self.later_after.is_none_or(|at| now >= at) {
+            for _ in 0..REPEAT_BURST {
+                let Some((at, place)) = self.later.first().copied() else { break };
+                if at > now {
+                    break;
+                }
+                self.later.pop_first();
+                announce(place);
+                let done = self.places.get(&place).map_or(0, |(done, _)| *done);
+                self.again(place, done + 1, now);
+                self.later_after = Some(now + REPEAT_PAUSE);
+            }
         }
     }
 
@@ -259,7 +295,10 @@ mod tests {
         let at = Instant::ZERO + settled + AGAIN;
         assert_eq!(all, [(at, place(1, 1)), (at, place(1, 2))]);
         let sizes = announcer.sizes();
-        assert_eq!(sizes, [("announced", 2), ("announcements", 2)]);
+        assert_eq!(
+            sizes,
+            [("links with announcements", 1), ("announced", 2), ("announcements", 2)]
+        );
         announcer.stop(&place(1, 1));
         announcer.stop(&place(1, 2));
         assert_eq!(announcer.next_deadline(), None);
@@ -274,7 +313,10 @@ mod tests {
             announcer.stop(&place(1, 2));
         }
         announcer.start(place(1, 2));
-        assert_eq!(announcer.sizes(), [("announced", 2), ("announcements", 2)]);
+        assert_eq!(
+            announcer.sizes(),
+            [("links with announcements", 1), ("announced", 2), ("announcements", 2)]
+        );
         assert_eq!(until(&mut announcer, Duration::ZERO).len(), 2);
     }
 }

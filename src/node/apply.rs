@@ -13,7 +13,8 @@ use super::notice::{NotReady, Notice};
 use super::router::Input;
 use super::{ADVERTS_PER_TURN, Actions, Instant, Node, Phase, advertise};
 use crate::config::{self, Config, IfName, Lifetime};
-use crate::wire::vrrp::{Centis, active_down_interval};
+use crate::wire::Family;
+use crate::wire::vrrp::{Centis, Vrid, active_down_interval};
 
 /// Shortest automatic lifetime of an address: a stranger may hold the kernel's RTNL lock for a
 /// while, and a healthy node must not lose its VIPs by that.
@@ -54,7 +55,7 @@ impl Node {
             let id = RouterId(self.next_id);
             self.next_id += 1;
             self.by_name.insert(router.name.clone(), id);
-            self.by_interface.entry(router.interface.clone()).or_default().push(id);
+            self.by_interface.entry(router.interface.clone()).or_default().insert(id);
             self.index_vips(id, &router);
             self.entries.insert(id, Box::new(Entry::new(router, now)));
         }
@@ -121,15 +122,30 @@ impl Node {
             self.by_name.remove(&config.name);
         }
         if let Some(ids) = self.by_interface.get_mut(&config.interface) {
-            ids.retain(|other| *other != id);
+            ids.remove(&id);
             if ids.is_empty() {
                 self.by_interface.remove(&config.interface);
             }
         }
         let config = Arc::clone(config);
         self.unindex_vips(id, &config);
-        self.by_vrid.retain(|_, other| *other != id);
-        self.watches.stale();
+        let (family, vrid) = (config.family, config.vrid);
+        let port = entry.link.map(|index| Port { index, family });
+        self.leave_vrid(id, port, vrid);
+        self.watches.stale_of(entry.link);
+        // The sockets of who stops are closed with the process.
+        if let Some(port) = entry.port.filter(|_| self.phase != Phase::Stopping) {
+            self.ports.release(port);
+        }
+        self.to_look.remove(&id);
+    }
+
+    /// Packets for this VRID are `id`'s no more.
+    fn leave_vrid(&mut self, id: RouterId, port: Option<Port>, vrid: Vrid) {
+        let Some(key) = port.map(|port| (port, vrid)) else { return };
+        if self.by_vrid.get(&key) == Some(&id) {
+            self.by_vrid.remove(&key);
+        }
     }
 
     /// Gives up some routers; the next turn gives up more.
@@ -198,8 +214,8 @@ impl Node {
         let lifetime = entry.lifetime;
         let keep: BTreeSet<Place> = wanted.iter().copied().collect();
         let before: BTreeSet<Place> = entry.places.iter().copied().collect();
-        if before != keep {
-            self.watches.stale();
+        for place in before.symmetric_difference(&keep) {
+            self.watches.stale(place.0);
         }
         for place in before.difference(&keep) {
             self.release(id, *place);
@@ -244,7 +260,7 @@ impl Node {
             self.announcer.stop(&place);
             self.fence.shut(place);
         }
-        self.watches.stale();
+        self.watches.stale(place.0);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.places.retain(|other| *other != place);
         }
@@ -274,53 +290,66 @@ impl Node {
 
     /// Looks at every router again.
     pub(super) fn evaluate_all(&mut self, now: Instant, out: &mut Actions) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        self.sync_ports(out);
-        let ids: Vec<RouterId> = self.entries.keys().copied().collect();
-        for id in ids {
-            self.evaluate(now, id, out);
-        }
+        self.to_look.extend(self.entries.keys());
+        self.look(now, out);
     }
 
-    /// Looks again at the routers of one interface: something happened to it.
-    pub(super) fn evaluate_interface(&mut self, now: Instant, name: &IfName, out: &mut Actions) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        let Some(ids) = self.by_interface.get(name).cloned() else { return };
-        self.sync_ports(out);
-        for id in ids {
-            self.evaluate(now, id, out);
-        }
+    /// Something happened to an interface of this name, or to its addresses of `family` alone: the
+    /// routers there are to be looked at again.
+    pub(super) fn touch(&mut self, name: &IfName, family: Option<Family>) {
+        let of_family = |id: &&RouterId| {
+            let entry = self.entries.get(id);
+            family.is_none_or(|family| {
+                entry.is_some_and(|entry| entry.router.config().family == family)
+            })
+        };
+        let ids = self.by_interface.get(name).into_iter().flatten();
+        self.to_look.extend(ids.filter(of_family));
     }
 
-    /// Looks again at the routers behind one port.
-    pub(super) fn evaluate_port(&mut self, now: Instant, port: Port, out: &mut Actions) {
+    /// The same for the routers behind one port.
+    pub(super) fn touch_port(&mut self, port: Port) {
         if let Some(link) = self.links.link(port.index) {
             let name = link.name.clone();
-            self.evaluate_interface(now, &name, out);
+            self.touch(&name, Some(port.family));
         }
     }
 
-    fn sync_ports(&mut self, out: &mut Actions) {
-        let wanted = self
-            .entries
-            .values()
-            .filter_map(|entry| {
-                let config = entry.router.config();
-                // Joining a group needs the interface up once; later downs do no harm.
-                let link = self.links.by_name(&config.interface)?;
-                let port = Port { index: link.index, family: config.family };
-                (link.up || self.ports.is_wanted(port)).then_some(port)
-            })
-            .collect();
-        self.ports.want(&wanted, out);
+    /// Looks at the routers to which something happened: once, however much that was.
+    pub(super) fn look(&mut self, now: Instant, out: &mut Actions) {
+        let ids = std::mem::take(&mut self.to_look);
+        if self.phase != Phase::Running {
+            return;
+        }
+        for id in ids {
+            self.evaluate(now, id, out);
+        }
+        for port in self.ports.sweep(out) {
+            self.watches.forget(port);
+        }
+    }
+
+    /// The sockets that a router needs.
+    fn port_of(&self, entry: &Entry) -> Option<Port> {
+        let config = entry.router.config();
+        // Joining a group needs the interface up once; later downs do no harm.
+        let link = self.links.by_name(&config.interface)?;
+        let port = Port { index: link.index, family: config.family };
+        (link.up || self.ports.is_wanted(port)).then_some(port)
     }
 
     /// Finds out whether a router can take part, and starts or stops it.
     pub(super) fn evaluate(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let (port, before) = (self.port_of(entry), entry.port);
+        if port != before {
+            // First what comes, so that sockets are not closed that are needed.
+            port.into_iter().for_each(|port| self.ports.acquire(port, out));
+            before.into_iter().for_each(|port| self.ports.release(port));
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.port = port;
+            }
+        }
         let Some(entry) = self.entries.get(&id) else { return };
         let config = Arc::clone(entry.router.config());
         let link = self.links.by_name(&config.interface);
@@ -339,14 +368,16 @@ impl Node {
             Some(_) if source.is_none() => Some(NotReady::NoAddress),
             Some(link) => self.ports.missing(Port { index: link.index, family: config.family }),
         };
-        let moved = entry.link != index;
+        let left = entry.link;
+        let moved = left != index;
         let was_ready = entry.not_ready.is_none();
         let why = self.borne(now, id, why, source.is_some(), out);
         if was_ready && (why.is_some() || moved) {
             self.stop_router(now, id, why.unwrap_or(NotReady::SocketsOpening), out);
         }
         if moved {
-            self.by_vrid.retain(|_, other| *other != id);
+            let port = left.map(|index| Port { index, family: config.family });
+            self.leave_vrid(id, port, config.vrid);
             if let Some(index) = index {
                 let port = Port { index, family: config.family };
                 self.by_vrid.insert((port, config.vrid), id);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Instant;
 use super::entry::RouterId;
 use super::kernel::{Address, Errno, IFA_PROTO_HAVIP, Op, Verb};
-use super::links::{Links, Place};
+use super::links::{Links, Place, from};
 use crate::wire::IfIndex;
 
 /// Operations in one request: small enough that the first address is confirmed, and announced,
@@ -362,16 +362,29 @@ impl Claims {
 
     /// Drops what is known of a link that went.
     pub(super) fn link_gone(&mut self, index: IfIndex, links: &Links) {
-        let of_link = |place: &Place| place.0 == index;
-        self.put.retain(|place| !of_link(place));
-        self.added_at.retain(|place, _| !of_link(place));
-        self.retry.retain(|place, _| !of_link(place));
-        self.retry_order.retain(|(_, place)| !of_link(place));
-        let gone: Vec<Place> = self.wanted.keys().filter(|p| of_link(p)).copied().collect();
+        take_of(&mut self.put, index);
+        take_of(&mut self.remove, index);
+        while let Some(place) = self.added_at.range(from(index)..).next().map(|(place, _)| *place)
+            && place.0 == index
+        {
+            self.added_at.remove(&place);
+        }
+        while let Some(place) = self.retry.range(from(index)..).next().map(|(place, _)| *place)
+            && place.0 == index
+        {
+            self.unhold(&place);
+        }
+        let gone: Vec<Place> = self.places_on(index).collect();
         for place in gone {
             self.look(place, links);
         }
-        self.remove.retain(|place| !of_link(place));
+        take_of(&mut self.remove, index);
+    }
+
+    /// The places on a link that are wanted.
+    pub(super) fn places_on(&self, index: IfIndex) -> impl Iterator<Item = Place> {
+        let all = self.wanted.range(from(index)..).map(|(place, _)| *place);
+        all.take_while(move |place| place.0 == index)
     }
 
     pub(super) fn sizes(&self) -> [(&'static str, usize); 10] {
@@ -387,5 +400,14 @@ impl Claims {
             ("added", self.added_at.len()),
             ("losses", self.losses.len()),
         ]
+    }
+}
+
+/// Takes the places of a link away.
+fn take_of(places: &mut BTreeSet<Place>, index: IfIndex) {
+    while let Some(place) = places.range(from(index)..).next().copied()
+        && place.0 == index
+    {
+        places.remove(&place);
     }
 }

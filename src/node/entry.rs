@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Instant;
 use super::faults::Unplaced;
+use super::kernel::Port;
 use super::links::Place;
 use super::notice::NotReady;
 use super::rivals::Rivals;
@@ -139,6 +140,8 @@ pub(super) struct Entry {
     pub(super) router: Router,
     /// The interface, while it exists.
     pub(super) link: Option<IfIndex>,
+    /// The sockets that it needs.
+    pub(super) port: Option<Port>,
     /// The address that adverts are sent from.
     pub(super) source: Option<IpAddr>,
     /// Bytes that fit through the link.
@@ -192,6 +195,7 @@ impl Entry {
         Self {
             router: Router::new(config),
             link: None,
+            port: None,
             source: None,
             mtu: 0,
             not_ready: Some(NotReady::Starting),

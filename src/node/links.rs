@@ -1,6 +1,6 @@
 //! What is on the box, as the kernel last said: links and addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::kernel::{Address, Change, IFA_PROTO_HAVIP, Link, Snapshot};
@@ -10,10 +10,14 @@ use crate::wire::{Family, IfIndex, Mac};
 /// An address on a link: what it is known by.
 pub(super) type Place = (IfIndex, Prefix);
 
-/// Links and addresses, kept by notifications and replaced by dumps.
+/// Links and addresses, kept by notifications and replaced by dumps. What one of them costs does
+/// not grow with the number of the others.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     links: BTreeMap<IfIndex, Link>,
+    /// More than one of a name while a dump and what was reported during it are put together.
+    by_name: BTreeMap<IfName, BTreeSet<IfIndex>>,
+    macs: BTreeMap<Mac, usize>,
     /// With the order of their appearance: the first address of a link is its primary one.
     addresses: BTreeMap<Place, (u64, Address)>,
     /// On how many places each of them stands.
@@ -35,7 +39,12 @@ pub(super) enum Touched {
 impl Links {
     /// Takes everything from a dump in place of what was known.
     pub(super) fn replace(&mut self, snapshot: Snapshot) {
-        self.links = snapshot.links.into_iter().map(|link| (link.index, link)).collect();
+        self.links.clear();
+        self.by_name.clear();
+        self.macs.clear();
+        for link in snapshot.links {
+            self.set_link(link);
+        }
         let before = std::mem::take(&mut self.addresses);
         self.ips.clear();
         for address in snapshot.addresses {
@@ -52,16 +61,15 @@ impl Links {
                 if self.links.get(&link.index) == Some(link) {
                     return Touched::Nothing;
                 }
-                self.links.insert(link.index, link.clone());
+                self.set_link(link.clone());
                 Touched::Link(link.index)
             }
             Change::LinkGone(index) => {
-                let gone: Vec<Place> =
-                    self.entries_of(*index).map(|(_, address)| (*index, address.prefix)).collect();
+                let gone: Vec<Place> = self.entries_of(*index).map(|(place, _)| *place).collect();
                 for place in gone {
                     self.forget_address(&place);
                 }
-                match self.links.remove(index) {
+                match self.take_link(*index) {
                     Some(_) => Touched::Link(*index),
                     None => Touched::Nothing,
                 }
@@ -82,6 +90,34 @@ impl Links {
             // The caller asks for a dump.
             Change::Overrun => Touched::Nothing,
         }
+    }
+
+    fn set_link(&mut self, link: Link) {
+        self.take_link(link.index);
+        self.by_name.entry(link.name.clone()).or_default().insert(link.index);
+        if let Some(mac) = link.mac {
+            *self.macs.entry(mac).or_default() += 1;
+        }
+        self.links.insert(link.index, link);
+    }
+
+    fn take_link(&mut self, index: IfIndex) -> Option<Link> {
+        let link = self.links.remove(&index)?;
+        if let Some(all) = self.by_name.get_mut(&link.name) {
+            all.remove(&index);
+            if all.is_empty() {
+                self.by_name.remove(&link.name);
+            }
+        }
+        if let Some(mac) = link.mac
+            && let Some(count) = self.macs.get_mut(&mac)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.macs.remove(&mac);
+            }
+        }
+        Some(link)
     }
 
     fn insert(&mut self, place: Place, order: Option<u64>, address: Address) {
@@ -141,9 +177,11 @@ impl Links {
         self.ips.contains_key(ip)
     }
 
-    pub(super) fn sizes(&self) -> [(&'static str, usize); 3] {
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 5] {
         [
             ("links", self.links.len()),
+            ("links by name", self.by_name.values().map(BTreeSet::len).sum()),
+            ("links by MAC", self.macs.len()),
             ("addresses", self.addresses.len()),
             ("IP addresses", self.ips.len()),
         ]
@@ -155,11 +193,11 @@ impl Links {
 
     /// Whether one of the box's own links has this MAC.
     pub(super) fn has_mac(&self, mac: Mac) -> bool {
-        self.links.values().any(|link| link.mac == Some(mac))
+        self.macs.contains_key(&mac)
     }
 
     pub(super) fn by_name(&self, name: &IfName) -> Option<&Link> {
-        self.links.values().find(|link| link.name == *name)
+        self.links.get(self.by_name.get(name)?.first()?)
     }
 
     pub(super) fn address(&self, place: &Place) -> Option<&Address> {
@@ -181,6 +219,7 @@ impl Links {
         ours: impl Fn(&Address) -> bool,
     ) -> Option<IpAddr> {
         self.entries_of(index)
+            .map(|(_, entry)| entry)
             .filter(|(_, address)| Family::of(&address.prefix.ip) == family && !ours(address))
             .filter(|(_, address)| match family {
                 Family::V4 => !address.secondary,
@@ -212,12 +251,12 @@ impl Links {
         self.addresses.range(all)
     }
 
-    fn entries_of(&self, index: IfIndex) -> impl Iterator<Item = &(u64, Address)> {
-        self.addresses
-            .range((index, LOWEST)..)
-            .take_while(move |((at, _), _)| *at == index)
-            .map(|(_, entry)| entry)
+    fn entries_of(&self, index: IfIndex) -> impl Iterator<Item = (&Place, &(u64, Address))> {
+        self.addresses.range(from(index)..).take_while(move |((at, _), _)| *at == index)
     }
 }
 
-const LOWEST: Prefix = Prefix { ip: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), len: 0 };
+/// Where the places of a link begin.
+pub(super) const fn from(index: IfIndex) -> Place {
+    (index, Prefix { ip: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), len: 0 })
+}

@@ -107,10 +107,12 @@ pub struct Node {
     entries: BTreeMap<RouterId, Box<Entry>>,
     next_id: u64,
     by_name: BTreeMap<RouterName, RouterId>,
-    by_interface: BTreeMap<IfName, Vec<RouterId>>,
+    by_interface: BTreeMap<IfName, BTreeSet<RouterId>>,
     by_vrid: BTreeMap<(Port, Vrid), RouterId>,
     /// Whose a VIP is; several routers may have one, on different interfaces.
     by_vip: BTreeMap<IpAddr, Vec<RouterId>>,
+    /// Something happened to what they run on.
+    to_look: BTreeSet<RouterId>,
     ports: Ports,
     timers: BTreeSet<(Instant, Timer, RouterId)>,
     claims: Claims,
@@ -144,6 +146,7 @@ impl Node {
             by_interface: BTreeMap::new(),
             by_vrid: BTreeMap::new(),
             by_vip: BTreeMap::new(),
+            to_look: BTreeSet::new(),
             ports: Ports::default(),
             timers: BTreeSet::new(),
             claims: Claims::default(),
@@ -163,6 +166,10 @@ impl Node {
 
     /// Takes one event at `now`; appends to `out` what is to be done.
     pub fn handle(&mut self, now: Instant, event: Event<'_>, out: &mut Actions) {
+        // Changes come together, and what they amount to is looked at before anything else.
+        if !matches!(event, Event::Kernel(_)) {
+            self.look(now, out);
+        }
         match event {
             Event::Timeout { heard_all } => self.timeout(now, heard_all, out),
             Event::Packet { port, meta, bytes } => self.packet(now, port, &meta, bytes, None, out),
@@ -174,7 +181,7 @@ impl Node {
             Event::Opened { port, result } => {
                 self.ports.opened(now, port, result, out);
                 self.watches.forget(port);
-                self.evaluate_port(now, port, out);
+                self.touch_port(port);
             }
             Event::SendFailed { index, errno, count, adverts } => {
                 self.send_failed(now, index, (errno, count), &adverts, out);
@@ -204,9 +211,11 @@ impl Node {
         };
         let stopping =
             (self.phase == Phase::Stopping && !self.entries.is_empty()).then_some(Instant::ZERO);
+        let to_look = (!self.to_look.is_empty()).then_some(Instant::ZERO);
         let deadlines = [
             dump,
             stopping,
+            to_look,
             self.timers.first().map(|(at, ..)| *at),
             self.claims.next_deadline(),
             self.announcer.next_deadline(),
@@ -410,7 +419,7 @@ impl Node {
         entry.unplaced.moved();
         entry.delivered = false;
         if entry.shadowed {
-            self.watches.stale();
+            self.watches.stale_of(entry.link);
         }
         out.states_changed = true;
         let router = entry.router.config().name.clone();

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::claims::{Done, Lost};
-use super::kernel::{Change, Errno, Snapshot, Verb};
+use super::kernel::{Change, Errno, Link, Snapshot, Verb};
 use super::links::{Place, Touched};
 use super::notice::Notice;
 use super::{Actions, Dump, Instant, Node, Phase};
+use crate::wire::Family;
 
 /// Pause after a dump that failed.
 const DUMP_RETRY: Duration = Duration::from_secs(1);
@@ -28,16 +29,10 @@ impl Node {
                 *again = true;
             }
         }
-        let renamed = match &change {
-            Change::Link(link) => self
-                .links
-                .link(link.index)
-                .filter(|known| known.name != link.name)
-                .map(|known| known.name.clone()),
-            _ => None,
-        };
-        let gone = match &change {
-            Change::LinkGone(index) => self.links.link(*index).map(|link| link.name.clone()),
+        let before = match &change {
+            Change::Link(Link { index, .. }) | Change::LinkGone(index) => {
+                self.links.link(*index).map(|link| link.name.clone())
+            }
             _ => None,
         };
         // Our own addresses come and go without any router being concerned.
@@ -62,12 +57,13 @@ impl Node {
         match touched {
             Touched::Nothing => {}
             Touched::Link(index) => {
-                if gone.is_some() {
+                let now = self.links.link(index).map(|link| link.name.clone());
+                if now.is_none() {
                     self.claims.link_gone(index, &self.links);
                 }
-                let name = gone.or_else(|| self.links.link(index).map(|link| link.name.clone()));
-                for name in renamed.into_iter().chain(name) {
-                    self.evaluate_interface(now, &name, out);
+                let renamed = before.filter(|before| now.as_ref() != Some(before));
+                for name in renamed.into_iter().chain(now) {
+                    self.touch(&name, None);
                 }
             }
             Touched::Address(place) => {
@@ -84,7 +80,7 @@ impl Node {
                 }
                 if !ours && let Some(link) = self.links.link(place.0) {
                     let name = link.name.clone();
-                    self.evaluate_interface(now, &name, out);
+                    self.touch(&name, Some(Family::of(&place.1.ip)));
                 }
             }
         }

@@ -41,7 +41,7 @@ impl Node {
     pub(super) fn shadowed(&mut self, id: RouterId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if !std::mem::replace(&mut entry.shadowed, true) {
-            self.watches.stale();
+            self.watches.stale_of(entry.link);
         }
     }
 
@@ -50,7 +50,7 @@ impl Node {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let is_new = !entry.router.is_active() && !std::mem::replace(&mut entry.delivered, true);
         if is_new && entry.shadowed {
-            self.watches.stale();
+            self.watches.stale_of(entry.link);
         }
         if !entry.shadowed {
             let config = entry.router.config();

@@ -7,8 +7,8 @@ use super::Instant;
 use super::event::{Action, Actions};
 use super::kernel::{Errno, Port};
 use super::notice::NotReady;
-use crate::wire::IfIndex;
 use crate::wire::vrrp::Discard;
+use crate::wire::{Family, IfIndex};
 
 /// Pause after sockets could not be opened.
 const RETRY: Duration = Duration::from_secs(1);
@@ -38,38 +38,71 @@ enum State {
     Leaving,
 }
 
-/// The sockets of this node.
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    /// Routers that need it.
+    users: usize,
+}
+
+/// The sockets of this node. What one port costs does not grow with the number of the others.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
-    ports: BTreeMap<Port, State>,
+    ports: BTreeMap<Port, Slot>,
+    /// Those that nobody needs, until they are closed.
+    idle: BTreeSet<Port>,
+    /// Those that failed, by when they are tried again.
+    retries: BTreeSet<(Instant, Port)>,
     pub(super) counters: BTreeMap<Port, PortCounters>,
     pub(super) send_errors: BTreeMap<IfIndex, u64>,
 }
 
 impl Ports {
-    /// Opens what is wanted and not there, closes what is not wanted.
-    pub(super) fn want(&mut self, wanted: &BTreeSet<Port>, out: &mut Actions) {
-        self.ports.retain(|port, state| match state {
-            _ if wanted.contains(port) => true,
-            State::Opening | State::Leaving => {
-                *state = State::Leaving;
-                true
-            }
-            State::Open | State::Failed { .. } => {
-                out.kernel.push(Action::Close(*port));
-                false
-            }
+    /// A router more needs this port: it is opened if it is not there.
+    pub(super) fn acquire(&mut self, port: Port, out: &mut Actions) {
+        let slot = self.ports.entry(port).or_insert_with(|| {
+            out.kernel.push(Action::Open(port));
+            Slot { state: State::Opening, users: 0 }
         });
-        self.counters.retain(|port, _| wanted.contains(port));
-        self.send_errors.retain(|index, _| wanted.iter().any(|port| port.index == *index));
-        for port in wanted {
-            let state = self.ports.entry(*port).or_insert_with(|| {
-                out.kernel.push(Action::Open(*port));
-                State::Opening
-            });
-            if *state == State::Leaving {
-                *state = State::Opening;
+        slot.users += 1;
+        if slot.state == State::Leaving {
+            slot.state = State::Opening;
+        }
+        self.idle.remove(&port);
+    }
+
+    /// A router needs this port no more.
+    pub(super) fn release(&mut self, port: Port) {
+        let Some(slot) = self.ports.get_mut(&port) else { return };
+        slot.users = slot.users.saturating_sub(1);
+        if slot.users == 0 {
+            self.idle.insert(port);
+        }
+    }
+
+    /// Closes what nobody needs; gives which ports that are.
+    pub(super) fn sweep(&mut self, out: &mut Actions) -> BTreeSet<Port> {
+        let idle = std::mem::take(&mut self.idle);
+        for port in idle.iter().copied() {
+            let Some(slot) = self.ports.get_mut(&port) else { continue };
+            match slot.state {
+                State::Opening | State::Leaving => slot.state = State::Leaving,
+                State::Open | State::Failed { .. } => {
+                    self.remove(port);
+                    out.kernel.push(Action::Close(port));
+                }
             }
+            self.counters.remove(&port);
+            if !self.is_used(port.index) {
+                self.send_errors.remove(&port.index);
+            }
+        }
+        idle
+    }
+
+    fn remove(&mut self, port: Port) {
+        if let Some(Slot { state: State::Failed { retry_at, .. }, .. }) = self.ports.remove(&port) {
+            self.retries.remove(&(retry_at, port));
         }
     }
 
@@ -81,53 +114,50 @@ impl Ports {
         result: Result<(), Errno>,
         out: &mut Actions,
     ) {
-        let Some(state) = self.ports.get_mut(&port) else { return };
-        match (*state, result) {
+        let Some(slot) = self.ports.get_mut(&port) else { return };
+        match (slot.state, result) {
             (State::Leaving, _) => {
-                self.ports.remove(&port);
+                self.remove(port);
                 out.kernel.push(Action::Close(port));
             }
-            (_, Ok(())) => *state = State::Open,
-            (_, Err(errno)) => *state = State::Failed { errno, retry_at: now + RETRY },
+            (_, Ok(())) => slot.state = State::Open,
+            (_, Err(errno)) => {
+                let retry_at = now + RETRY;
+                slot.state = State::Failed { errno, retry_at };
+                self.retries.insert((retry_at, port));
+            }
         }
     }
 
     /// What a router still waits for on this port.
     pub(super) fn missing(&self, port: Port) -> Option<NotReady> {
-        match self.ports.get(&port) {
+        match self.ports.get(&port).map(|slot| slot.state) {
             Some(State::Open) => None,
             Some(State::Opening | State::Leaving) | None => Some(NotReady::SocketsOpening),
-            Some(State::Failed { errno, .. }) => Some(NotReady::SocketsFailed(*errno)),
+            Some(State::Failed { errno, .. }) => Some(NotReady::SocketsFailed(errno)),
         }
     }
 
     /// Tries again what failed.
     pub(super) fn timeout(&mut self, now: Instant, out: &mut Actions) {
-        for (port, state) in &mut self.ports {
-            if let State::Failed { retry_at, .. } = state
-                && *retry_at <= now
-            {
-                *state = State::Opening;
-                out.kernel.push(Action::Open(*port));
+        while let Some((at, port)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
+            self.retries.remove(&(at, port));
+            if let Some(slot) = self.ports.get_mut(&port) {
+                slot.state = State::Opening;
+                out.kernel.push(Action::Open(port));
             }
         }
     }
 
     /// When something is tried again.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.ports
-            .values()
-            .filter_map(|state| match state {
-                State::Failed { retry_at, .. } => Some(*retry_at),
-                State::Opening | State::Open | State::Leaving => None,
-            })
-            .min()
+        self.retries.first().map(|(at, _)| *at)
     }
 
     /// Counts packets that could not be sent; returns all of that link so far. Of a link that is
     /// left by now nobody asks.
     pub(super) fn send_failed(&mut self, index: IfIndex, count: u32) -> u64 {
-        if !self.wanted().any(|port| port.index == index) {
+        if !self.is_used(index) {
             return u64::from(count);
         }
         let total = self.send_errors.entry(index).or_default();
@@ -142,18 +172,22 @@ impl Ports {
 
     /// Whether this port is wanted: packets of others are leftovers in a queue.
     pub(super) fn is_wanted(&self, port: Port) -> bool {
-        !matches!(self.ports.get(&port), Some(State::Leaving) | None)
+        self.ports.get(&port).is_some_and(|slot| slot.users > 0)
     }
 
-    fn wanted(&self) -> impl Iterator<Item = &Port> {
-        self.ports.iter().filter(|(_, state)| **state != State::Leaving).map(|(port, _)| port)
+    /// Whether a port of this link is.
+    fn is_used(&self, index: IfIndex) -> bool {
+        [Family::V4, Family::V6].into_iter().any(|family| self.is_wanted(Port { index, family }))
     }
 
-    pub(super) fn sizes(&self) -> [(&'static str, usize); 5] {
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 7] {
+        let wanted = self.ports.values().filter(|slot| slot.users > 0).count();
         let discards = self.counters.values().map(|port| port.discarded.len()).sum();
         [
-            ("ports", self.wanted().count()),
-            ("ports being opened or left", self.ports.len() - self.wanted().count()),
+            ("ports", wanted),
+            ("ports being opened or left", self.ports.len() - wanted),
+            ("ports that nobody needs", self.idle.len()),
+            ("ports to try again", self.retries.len()),
             ("port counters", self.counters.len()),
             ("discards", discards),
             ("send errors", self.send_errors.len()),

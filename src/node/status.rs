@@ -1,6 +1,6 @@
 //! What the node shows of itself: for operators, the control socket and metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -182,9 +182,10 @@ impl Node {
         let own = [
             ("routers", self.entries.len()),
             ("routers by name", self.by_name.len()),
-            ("routers by interface", self.by_interface.values().map(Vec::len).sum()),
+            ("routers by interface", self.by_interface.values().map(BTreeSet::len).sum()),
             ("routers by VRID", self.by_vrid.len()),
             ("routers by VIP", self.by_vip.values().map(Vec::len).sum()),
+            ("routers to look at", self.to_look.len()),
             ("timers", self.timers.len()),
             ("changes", self.changes.len()),
             ("limits", self.limits.len()),

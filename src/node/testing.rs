@@ -93,6 +93,7 @@ impl Bench {
     pub(crate) fn event(&mut self, event: Event<'_>) {
         self.actions.clear();
         self.node.handle(self.now, event, &mut self.actions);
+        self.node.look(self.now, &mut self.actions);
     }
 
     pub(crate) fn timeout(&mut self) {

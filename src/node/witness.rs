@@ -34,23 +34,28 @@ type Watched = (Vec<IpAddr>, Vec<Vrid>);
 #[derive(Debug, Default)]
 pub(super) struct Watches {
     watched: BTreeMap<Port, Watched>,
-    /// What is claimed may have changed.
-    stale: bool,
+    /// Links where what is claimed may have changed.
+    stale: BTreeSet<IfIndex>,
 }
 
 impl Watches {
-    /// What is claimed has changed.
-    pub(super) const fn stale(&mut self) {
-        self.stale = true;
+    /// What is claimed on this link has changed.
+    pub(super) fn stale(&mut self, index: IfIndex) {
+        self.stale.insert(index);
+    }
+
+    /// The same for the link that a router runs on.
+    pub(super) fn stale_of(&mut self, link: Option<IfIndex>) {
+        self.stale.extend(link);
     }
 
     /// This port's sockets are new, or gone: they watch nothing.
     pub(super) fn forget(&mut self, port: Port) {
         self.watched.remove(&port);
-        self.stale = true;
+        self.stale.insert(port.index);
     }
 
-    pub(super) fn sizes(&self) -> [(&'static str, usize); 3] {
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 4] {
         let watched = self.watched.values();
         let (addresses, vrids) = watched.fold((0, 0), |(addresses, vrids), watched| {
             (addresses + watched.0.len(), vrids + watched.1.len())
@@ -59,6 +64,7 @@ impl Watches {
             ("watched ports", self.watched.len()),
             ("watched addresses", addresses),
             ("watched virtual routers", vrids),
+            ("watches out of date", self.stale.len()),
         ]
     }
 }
@@ -66,35 +72,36 @@ impl Watches {
 impl Node {
     /// Tells the sockets what to listen for, if that changed.
     pub(super) fn watch(&mut self, out: &mut Actions) {
-        if !std::mem::take(&mut self.watches.stale) {
+        while let Some(index) = self.watches.stale.pop_first() {
+            for family in [Family::V4, Family::V6] {
+                self.watch_port(Port { index, family }, out);
+            }
+        }
+    }
+
+    fn watch_port(&mut self, port: Port, out: &mut Actions) {
+        let (mut addresses, mut vrids) = Watched::default();
+        if self.ports.missing(port).is_none() {
+            let places = self.claims.places_on(port.index).map(|(_, prefix)| prefix.ip);
+            addresses.extend(places.filter(|ip| Family::of(ip) == port.family));
+            let routers = self.by_vrid.range((port, Vrid::MIN)..);
+            let routers = routers.take_while(|((of, _), _)| *of == port);
+            let entries = routers.filter_map(|(_, id)| self.entries.get(id));
+            vrids.extend(entries.filter_map(|entry| self.overhears(entry)).map(|(_, vrid)| vrid));
+        }
+        let wanted = (addresses, vrids);
+        let watched = &mut self.watches.watched;
+        let is_nothing = wanted == Watched::default();
+        if watched.get(&port).map_or(is_nothing, |before| *before == wanted) {
             return;
         }
-        let mut wanted: BTreeMap<Port, Watched> = BTreeMap::new();
-        let places: BTreeSet<Place> =
-            self.entries.values().flat_map(|entry| entry.places.iter().copied()).collect();
-        for (index, prefix) in places {
-            let port = Port { index, family: Family::of(&prefix.ip) };
-            if self.ports.missing(port).is_none() {
-                wanted.entry(port).or_default().0.push(prefix.ip);
-            }
+        let (addresses, vrids) = wanted.clone();
+        if is_nothing {
+            watched.remove(&port);
+        } else {
+            watched.insert(port, wanted);
         }
-        for (port, vrid) in self.entries.values().filter_map(|entry| self.overhears(entry)) {
-            if self.ports.missing(port).is_none() {
-                wanted.entry(port).or_default().1.push(vrid);
-            }
-        }
-        let watched = &mut self.watches.watched;
-        for port in watched.keys().copied().collect::<Vec<_>>() {
-            wanted.entry(port).or_default();
-        }
-        for (port, wanted) in wanted {
-            if watched.get(&port).is_none_or(|before| *before != wanted) {
-                let (addresses, vrids) = wanted.clone();
-                watched.insert(port, wanted);
-                out.kernel.push(Action::Watch { port, addresses, vrids });
-            }
-        }
-        watched.retain(|_, (addresses, vrids)| !addresses.is_empty() || !vrids.is_empty());
+        out.kernel.push(Action::Watch { port, addresses, vrids });
     }
 
     /// Someone says that `ip` is at `mac`.

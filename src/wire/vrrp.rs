@@ -65,6 +65,9 @@ pub const fn max_addresses(version: Version, family: Family, mtu: u32) -> usize 
 pub struct Vrid(NonZeroU8);
 
 impl Vrid {
+    /// The lowest.
+    pub const MIN: Self = Self(NonZeroU8::MIN);
+
     /// `None` for 0.
     #[must_use]
     pub const fn new(vrid: u8) -> Option<Self> {

@@ -83,15 +83,26 @@ impl Bounds {
                 "checksum forms" => PEERS_MAX * routers,
                 // An advert and a farewell, in both forms.
                 "packets kept" => 4 * routers,
-                "links" => links,
+                "links" | "links by name" | "links by MAC" => links,
                 "addresses" | "IP addresses" | "put" | "to remove" => addresses,
                 // One of either family on each link, and for each router at most.
                 "ports" | "port counters" => routers.min(sockets),
-                "ports being opened or left" => sockets,
+                "ports being opened or left" | "ports to try again" => sockets,
+                // They are of one turn.
+                "ports that nobody needs" | "routers to look at" | "watches out of date" => 0,
                 "discards" => DISCARDS_MAX * routers.min(sockets),
                 "send errors" => routers.min(links),
-                "routers by VIP" | "claims" | "places" | "to renew" | "to add" | "added"
-                | "losses" | "announced" | "announcements" | "watched addresses" => vips,
+                "routers by VIP"
+                | "claims"
+                | "places"
+                | "to renew"
+                | "to add"
+                | "added"
+                | "losses"
+                | "announced"
+                | "announcements"
+                | "links with announcements"
+                | "watched addresses" => vips,
                 "held back" => vips + addresses,
                 "ways open" => vips,
                 "ways shut" => addresses,
