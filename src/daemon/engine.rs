@@ -34,8 +34,12 @@ const READS_MAX: usize = 8;
 /// Messages of others who claim addresses, read of one socket in one turn. More of them say no
 /// more, and wait for the next.
 const CLAIMS_MAX: usize = 16;
-/// Changes read in one turn.
-const CHANGES_MAX: usize = 1024;
+/// Changes read in one turn, and for how long they may take to read: what is due goes out before
+/// the rest is looked at.
+const CHANGES_MAX: usize = 256;
+const CHANGES_TIME: Duration = Duration::from_millis(2);
+/// Changes read without a look at the clock.
+const CHANGES_STEP: usize = 16;
 /// A turn whose draining took longer than this drains again: the process may have stood still in
 /// between, and what arrived meanwhile must be heard before anything is said.
 const DRAIN_STALE: Duration = Duration::from_millis(1);
@@ -101,6 +105,8 @@ struct Engine {
     /// Keys of what was readable when `poll` returned, and whether that was all.
     ready: Vec<usize>,
     ready_is_all: bool,
+    /// This turn has read its share of changes.
+    has_changes: bool,
     batch: RecvBatch,
     changes: Vec<Change>,
     /// Sockets by their key with the poller, and keys by port.
@@ -145,6 +151,7 @@ impl Engine {
             poll,
             ready: Vec::new(),
             ready_is_all: true,
+            has_changes: false,
             batch: RecvBatch::new(),
             changes: Vec::new(),
             sockets: BTreeMap::new(),
@@ -210,7 +217,10 @@ impl Engine {
         let ready = std::mem::take(&mut self.ready);
         for key in &ready {
             all &= match *key {
-                NOTIFICATIONS => self.read_changes(inbox),
+                NOTIFICATIONS => {
+                    self.read_changes(inbox);
+                    true
+                }
                 SIGNALS => self.read_signals(inbox),
                 BELL => {
                     // Before the channels are read: what comes later rings again.
@@ -234,17 +244,28 @@ impl Engine {
         all
     }
 
-    fn read_changes(&mut self, inbox: &mut Inbox) -> bool {
-        let more = self.wiring.notifications.read(&mut self.changes, CHANGES_MAX);
-        for change in self.changes.drain(..) {
-            inbox.event(Event::Kernel(change));
+    /// What it leaves for the next turn holds up no decision: adverts come through other sockets.
+    fn read_changes(&mut self, inbox: &mut Inbox) {
+        if std::mem::replace(&mut self.has_changes, true) {
+            return;
         }
-        match more {
-            Ok(hit_bound) => !hit_bound,
-            Err(_) => {
-                // Whatever it was, only a dump tells what is true now.
-                inbox.event(Event::Kernel(Change::Overrun));
-                true
+        let until = clock::now() + CHANGES_TIME;
+        let mut read = 0;
+        loop {
+            let more = self.wiring.notifications.read(&mut self.changes, CHANGES_STEP);
+            read += self.changes.len();
+            for change in self.changes.drain(..) {
+                inbox.event(Event::Kernel(change));
+            }
+            match more {
+                Ok(false) => return,
+                Ok(true) if read >= CHANGES_MAX || clock::now() >= until => return,
+                Ok(true) => {}
+                Err(_) => {
+                    // Whatever it was, only a dump tells what is true now.
+                    inbox.event(Event::Kernel(Change::Overrun));
+                    return;
+                }
             }
         }
     }
@@ -485,6 +506,7 @@ impl Engine {
 
 impl Host for Engine {
     fn drain(&mut self, inbox: &mut Inbox) -> bool {
+        self.has_changes = false;
         let mut all = self.read_ready(inbox);
         for _ in 0..DRAINS_MAX {
             if clock::now().since(self.woke_at) < DRAIN_STALE {

@@ -1,17 +1,10 @@
 //! What the kernel says, as values. Pure: never panics, whatever the bytes.
 //!
-//! The frame is split here, with every length checked, before neli sees a message's body: neli
-//! subtracts header sizes from lengths that it has not compared.
+//! Messages and their attributes are split here, with every length checked and without a copy: the
+//! thread that sends adverts reads them.
 
 use std::fmt;
-use std::io::Cursor;
 use std::net::IpAddr;
-
-use neli::FromBytesWithInput;
-use neli::attr::Attribute;
-use neli::consts::rtnl::{Ifa, Iff, Ifla, RtScope, RtaType};
-use neli::rtnl::{Ifaddrmsg, Ifinfomsg, Rtattr};
-use neli::types::Buffer;
 
 use super::encode::IFA_PROTO;
 use crate::config::{IfName, Prefix};
@@ -123,7 +116,7 @@ pub(super) fn change(message: &Message<'_>) -> Result<Option<Change>, Malformed>
             if !is_of_the_link_itself(&link) {
                 return Ok(None);
             }
-            Ok(Some(Change::LinkGone(index(*link.ifi_index())?)))
+            Ok(Some(Change::LinkGone(link.index)))
         }
         libc::RTM_NEWADDR => Ok(address(message.body)?.map(Change::Address)),
         libc::RTM_DELADDR => Ok(address(message.body)?
@@ -132,101 +125,152 @@ pub(super) fn change(message: &Message<'_>) -> Result<Option<Change>, Malformed>
     }
 }
 
-fn info(body: &[u8]) -> Result<Ifinfomsg, Malformed> {
-    Ifinfomsg::from_bytes_with_input(&mut Cursor::new(body), body.len())
-        .map_err(|_| Malformed("link"))
+/// The attributes of a message, without copies; ends before one whose length cannot be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attributes<'a>(&'a [u8]);
+
+/// Bits of an attribute's type that are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
+const TYPE_FLAGS: u16 = 0xc000;
+
+impl<'a> Attributes<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The first of a kind.
+    pub(super) fn of(mut self, kind: u16) -> Option<&'a [u8]> {
+        self.find_map(|(other, payload)| (other == kind).then_some(payload))
+    }
+
+    fn number(self, kind: u16) -> Option<u32> {
+        self.of(kind).and_then(|bytes| u32_at(bytes, 0))
+    }
+
+    /// A name, up to its zero; `None` for one that no configuration can have.
+    fn name(self, kind: u16) -> Option<Option<IfName>> {
+        self.of(kind).map(name)
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = usize::from(u16_at(self.0, 0)?);
+        let payload = self.0.get(4..length)?;
+        let kind = u16_at(self.0, 2)? & !TYPE_FLAGS;
+        // The last one may lack its padding.
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, payload))
+    }
+}
+
+fn name(bytes: &[u8]) -> Option<IfName> {
+    let text = bytes.split(|b| *b == 0).next().unwrap_or_default();
+    std::str::from_utf8(text).ok().and_then(|name| IfName::new(name).ok())
+}
+
+/// What struct ifinfomsg says.
+struct Info<'a> {
+    family: u8,
+    index: IfIndex,
+    flags: u32,
+    attributes: Attributes<'a>,
+}
+
+fn info(body: &[u8]) -> Result<Info<'_>, Malformed> {
+    const BAD: Malformed = Malformed("link");
+    let index = match i32::from_ne_bytes(u32_at(body, 4).ok_or(BAD)?.to_ne_bytes()) {
+        index if index > 0 => IfIndex(index.unsigned_abs()),
+        _ => return Err(Malformed("interface index")),
+    };
+    Ok(Info {
+        family: *body.first().ok_or(BAD)?,
+        index,
+        flags: u32_at(body, 8).ok_or(BAD)?,
+        attributes: Attributes::new(body.get(16..).ok_or(BAD)?),
+    })
 }
 
 /// A bridge reports its ports under AF_BRIDGE: RTM_DELLINK there says that a port has left the
 /// bridge, not that the link is gone.
-fn is_of_the_link_itself(info: &Ifinfomsg) -> bool {
-    u8::from(info.ifi_family()) == libc::AF_UNSPEC as u8
-}
-
-fn index(index: libc::c_int) -> Result<IfIndex, Malformed> {
-    match u32::try_from(index) {
-        Ok(index) if index > 0 => Ok(IfIndex(index)),
-        _ => Err(Malformed("interface index")),
-    }
-}
-
-fn attribute<T: RtaType>(attributes: &[Rtattr<T, Buffer>], kind: T) -> Option<&[u8]> {
-    attributes.iter().find(|a| *a.rta_type() == kind).map(|a| a.payload().as_ref())
+fn is_of_the_link_itself(info: &Info<'_>) -> bool {
+    libc::c_int::from(info.family) == libc::AF_UNSPEC
 }
 
 fn link(body: &[u8]) -> Result<Option<Change>, Malformed> {
     let info = info(body)?;
-    let index = index(*info.ifi_index())?;
-    let attributes: &[_] = info.rtattrs().as_ref();
+    let Info { index, flags, attributes, .. } = info;
     // Wireless events come as RTM_NEWLINK with little beside them.
-    if !is_of_the_link_itself(&info) || attribute(attributes, Ifla::Wireless).is_some() {
+    if !is_of_the_link_itself(&info) || attributes.of(libc::IFLA_WIRELESS).is_some() {
         return Ok(None);
     }
-    let name = attribute(attributes, Ifla::Ifname).ok_or(Malformed("link without a name"))?;
-    let name = name.split(|b| *b == 0).next().unwrap_or_default();
-    let name = std::str::from_utf8(name).ok().and_then(|name| IfName::new(name).ok());
+    let name = attributes.name(libc::IFLA_IFNAME).ok_or(Malformed("link without a name"))?;
     // The kernel allows names that no configuration can have. A link that is renamed to one is
     // gone as far as anybody can ask for it.
     let Some(name) = name else { return Ok(Some(Change::LinkGone(index))) };
-    let mtu = attribute(attributes, Ifla::Mtu).and_then(|b| u32_at(b, 0));
-    let mtu = mtu.ok_or(Malformed("link without an MTU"))?;
-    let operstate = attribute(attributes, Ifla::Operstate).and_then(|b| b.first().copied());
+    let mtu = attributes.number(libc::IFLA_MTU).ok_or(Malformed("link without an MTU"))?;
+    let operstate = attributes.of(libc::IFLA_OPERSTATE).and_then(|b| b.first().copied());
     let may_carry = match operstate.map(libc::c_int::from) {
         None | Some(libc::IF_OPER_UNKNOWN | libc::IF_OPER_UP) => true,
         Some(_) => false,
     };
-    let mac = attribute(attributes, Ifla::Address).and_then(|b| b.try_into().ok()).map(Mac);
-    let flags = *info.ifi_flags();
+    let has = |flag: libc::c_int| flags & flag.cast_unsigned() != 0;
     Ok(Some(Change::Link(Link {
         index,
         name,
-        up: flags.contains(Iff::UP),
-        running: flags.contains(Iff::LOWERUP) && may_carry,
-        loopback: flags.contains(Iff::LOOPBACK),
-        mac,
+        up: has(libc::IFF_UP),
+        running: has(IFF_LOWER_UP) && may_carry,
+        loopback: has(libc::IFF_LOOPBACK),
+        mac: attributes.of(libc::IFLA_ADDRESS).and_then(|b| b.try_into().ok()).map(Mac),
         mtu,
     })))
 }
 
+/// IFF_LOWER_UP (linux/if.h), which libc has for few targets.
+const IFF_LOWER_UP: libc::c_int = 1 << 16;
+
 fn address(body: &[u8]) -> Result<Option<Address>, Malformed> {
-    let info = Ifaddrmsg::from_bytes_with_input(&mut Cursor::new(body), body.len())
-        .map_err(|_| Malformed("address"))?;
-    let family = match libc::c_int::from(u8::from(info.ifa_family())) {
+    const BAD: Malformed = Malformed("address");
+    // struct ifaddrmsg: family, length, flags, scope, index.
+    let [family, len, low_flags, scope] = *body.first_chunk().ok_or(BAD)?;
+    let index = u32_at(body, 4).ok_or(BAD)?;
+    let attributes = Attributes::new(body.get(8..).ok_or(BAD)?);
+    let family = match libc::c_int::from(family) {
         libc::AF_INET => Family::V4,
         libc::AF_INET6 => Family::V6,
         _ => return Ok(None),
     };
-    let attributes: &[_] = info.rtattrs().as_ref();
     // On a link to a single peer IFA_ADDRESS is the peer's.
-    let local = attribute(attributes, Ifa::Local).or_else(|| attribute(attributes, Ifa::Address));
+    let local = attributes.of(libc::IFA_LOCAL).or_else(|| attributes.of(libc::IFA_ADDRESS));
     let ip = local.and_then(ip).ok_or(Malformed("address without an address"))?;
-    let len = *info.ifa_prefixlen();
     if Family::of(&ip) != family || len > family.bits() {
         return Err(Malformed("address of another family or length"));
     }
-    let index = match *info.ifa_index() {
-        0 => return Err(Malformed("interface index")),
-        index => IfIndex(index),
-    };
+    if index == 0 {
+        return Err(Malformed("interface index"));
+    }
     // The header has the lower eight bits alone.
-    let flags = attribute(attributes, Ifa::Flags).and_then(|b| u32_at(b, 0));
-    let flags = flags.unwrap_or_else(|| info.ifa_flags().bits().into());
-    let proto = attribute(attributes, Ifa::UnrecognizedConst(IFA_PROTO));
+    let flags = attributes.number(libc::IFA_FLAGS).unwrap_or_else(|| low_flags.into());
+    let proto = attributes.of(IFA_PROTO);
     Ok(Some(Address {
-        index,
+        index: IfIndex(index),
         prefix: Prefix { ip, len },
         secondary: flags & libc::IFA_F_SECONDARY != 0,
         tentative: flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0,
         permanent: flags & libc::IFA_F_PERMANENT != 0,
-        link_scope: *info.ifa_scope() == RtScope::Link,
+        link_scope: scope == libc::RT_SCOPE_LINK,
         proto: proto.and_then(|b| b.first().copied()).unwrap_or(0),
     }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use neli::consts::nl::NlmF;
     use neli::consts::rtnl::Rtm;
+    use neli::types::Buffer;
     use proptest::prelude::*;
 
     use super::*;
