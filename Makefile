@@ -4,7 +4,7 @@
 .PHONY: help demo test build release check fuzz bench soak soak-sim soak-changes cross ci
 
 FUZZ_SECONDS ?= 300
-BENCHES ?= failover overlap routers lateness addresses change takeovers scenarios store
+BENCHES ?= failover overlap routers links lateness addresses change takeovers scenarios store
 KEEPALIVED ?= keepalived
 SOAK_SECONDS ?= 3600
 SOAK_SEED ?= 1

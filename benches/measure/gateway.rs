@@ -16,8 +16,10 @@ pub(crate) const PER_INTERFACE: usize = 250;
 /// What a gateway has to do; all else is as each program has it by default.
 #[derive(Clone, Copy)]
 pub(crate) struct Work<'a> {
-    /// Each with one VIP; beyond 250 on `eth1` and so on.
+    /// Each with one VIP; beyond those of one interface on `eth1` and so on.
     pub(crate) routers: usize,
+    /// Routers of one interface.
+    pub(crate) per_interface: usize,
     /// In seconds.
     pub(crate) interval: &'a str,
     pub(crate) priority: u8,
@@ -30,13 +32,22 @@ pub(crate) struct Work<'a> {
 
 impl<'a> Work<'a> {
     pub(crate) const fn new(routers: usize, interval: &'a str, priority: u8) -> Self {
-        Self { routers, interval, priority, excluded: 0, whole: [""; 2], every: [""; 2] }
+        let per_interface = PER_INTERFACE;
+        Self {
+            routers,
+            per_interface,
+            interval,
+            priority,
+            excluded: 0,
+            whole: [""; 2],
+            every: [""; 2],
+        }
     }
 
     /// Number, VRID and interface of each router.
     fn each(&self) -> impl Iterator<Item = (usize, usize, String)> {
-        (0..self.routers)
-            .map(|at| (at + 1, at % PER_INTERFACE + 1, format!("eth{}", at / PER_INTERFACE)))
+        let room = self.per_interface;
+        (0..self.routers).map(move |at| (at + 1, at % room + 1, format!("eth{}", at / room)))
     }
 
     fn havip_config(&self, host: &Host) -> String {
