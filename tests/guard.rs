@@ -90,6 +90,13 @@ fn reasons(daemon: &Daemon) -> BTreeMap<String, usize> {
 const GAVE_UP: &str = "the active router gave up";
 const NOT_HEARD: &str = "no active router was heard";
 
+/// Processes that any of a process's threads has started.
+fn children(pid: u32) -> String {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return String::new() };
+    let of_each = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")));
+    of_each.map(Result::unwrap_or_default).collect::<String>().trim().to_owned()
+}
+
 isolated! {
     fn a_killed_daemon_gives_up_every_router_and_its_successor_follows_its_word() {
         let mut lan = Lan::new();
@@ -294,8 +301,7 @@ isolated! {
         let mut child = a.start(&mut program, &log);
         wait("the VIP is there", || a.has(VIP));
         let said = || fs::read_to_string(&log).unwrap();
-        let children = format!("/proc/{0}/task/{0}/children", child.id());
-        let guard: u64 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+        let guard: u64 = children(child.id()).parse().unwrap();
         let named = || fs::read_to_string(format!("/proc/{guard}/comm")).unwrap_or_default();
         wait("it is ready", || named() == "havip-guard\n");
         let line = fs::read_to_string(format!("/proc/{guard}/cmdline")).unwrap();
@@ -424,12 +430,9 @@ isolated! {
         program.arg(env!("CARGO_BIN_EXE_havip")).arg("run").arg("--config").arg(&config);
         let log = a.folder().join("init.log");
         let mut outer = a.start(&mut program, &log);
-        let children = |pid: u32| {
-            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default()
-        };
         let mut init = String::new();
         let started = lab::holds_within(lab::LIMIT, || {
-            init = children(outer.id()).trim().to_owned();
+            init = children(outer.id());
             a.has(VIP) || outer.try_wait().unwrap().is_some()
         });
         assert!(started);
@@ -438,7 +441,7 @@ isolated! {
         }
         let second = b.daemon(&one(&b, 100, ""));
         second.wait_for("backup");
-        let guard: u64 = children(init.parse().unwrap()).trim().parse().unwrap();
+        let guard: u64 = children(init.parse().unwrap()).parse().unwrap();
         // Else it might be quicker than the kernel, which ends all others after the first.
         signal("-STOP", &guard.to_string());
         signal("-KILL", &init);

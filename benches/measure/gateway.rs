@@ -171,8 +171,12 @@ impl Gateway {
         }];
         let mut next = 0;
         while let Some(pid) = all.get(next) {
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-            all.extend(children.unwrap_or_default().split_whitespace().flat_map(str::parse::<u32>));
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+            for task in tasks.into_iter().flatten().flatten() {
+                let children = fs::read_to_string(task.path().join("children"));
+                let children = children.unwrap_or_default();
+                all.extend(children.split_whitespace().flat_map(str::parse::<u32>));
+            }
             next += 1;
         }
         all

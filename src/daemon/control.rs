@@ -214,7 +214,7 @@ impl Control {
         let bell = Async::new(self.wiring.bell.as_fd().try_clone_to_owned()?)?;
         let signals = self.wiring.signals.as_fd().try_clone_to_owned()?;
         let signals = Async::new(signals)?;
-        self.follow_store(store);
+        self.follow_store(store).await;
         if !self.follows() {
             self.start();
         }
@@ -483,7 +483,7 @@ impl Control {
         let write = async move {
             let Ok(status) = answer.recv().await else { return };
             let status = serde_json::from_slice(&status).unwrap_or_default();
-            words(&status).lines().for_each(super::log::write);
+            super::log::put(words(&status).trim_end().to_owned());
         };
         self.executor.spawn(write).detach();
     }

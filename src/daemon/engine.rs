@@ -45,6 +45,10 @@ const CHANGES_STEP: usize = 16;
 const DRAIN_STALE: Duration = Duration::from_millis(1);
 /// How often it drains again.
 const DRAINS_MAX: usize = 4;
+/// After SIGTERM: longest time without a word from the kernel's thread while addresses are left, and
+/// longest time in all. Who is stopped then leaves the rest to the guard.
+const STOP_SILENCE: Duration = Duration::from_millis(400);
+const STOP_MAX: Duration = Duration::from_secs(10);
 /// Longest wait while jobs found no room.
 const JOBS_RETRY: Duration = Duration::from_millis(10);
 
@@ -124,13 +128,23 @@ struct Engine {
     /// When the poller returned.
     woke_at: Instant,
     rests: Rests,
+    stop: Option<Stop>,
 }
 
-/// Runs until everything is given up after a `Shutdown`.
+/// Until when a stop waits for the kernel.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    /// Moves away with each of its answers.
+    at: Instant,
+    last: Instant,
+}
+
+/// Runs until everything is given up after a `Shutdown`; `false` if the kernel does not answer, and
+/// addresses may be left.
 ///
 /// # Errors
 /// What the poller says: without it nothing works.
-pub(super) fn run(wiring: Wiring, mut node: Node) -> io::Result<()> {
+pub(super) fn run(wiring: Wiring, mut node: Node) -> io::Result<bool> {
     let mut engine = Engine::new(wiring)?;
     let result = engine.turns(&mut node);
     // The last word has to arrive: this thread has nothing else to do any more.
@@ -164,14 +178,19 @@ impl Engine {
             states_unsent: false,
             woke_at: clock::now(),
             rests: Rests::new(),
+            stop: None,
         })
     }
 
-    fn turns(&mut self, node: &mut Node) -> io::Result<()> {
+    fn turns(&mut self, node: &mut Node) -> io::Result<bool> {
         let mut inbox = Inbox::default();
         let mut actions = Actions::default();
         while !node.is_stopped() {
-            self.wait(node.next_deadline())?;
+            let stop = self.stop.map(|stop| stop.at.min(stop.last));
+            if stop.is_some_and(|stop| stop <= self.woke_at) {
+                return Ok(false);
+            }
+            self.wait(node.next_deadline().into_iter().chain(stop).min())?;
             let Some(tape) = self.wiring.tape.take() else {
                 turn(node, self, &mut inbox, &mut actions);
                 continue;
@@ -181,7 +200,7 @@ impl Engine {
             let frame = recording.frame();
             self.wiring.tape = tape.take(frame).then_some(tape);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
@@ -270,10 +289,14 @@ impl Engine {
         }
     }
 
-    fn read_signals(&self, inbox: &mut Inbox) -> bool {
+    fn read_signals(&mut self, inbox: &mut Inbox) -> bool {
         while let Ok(Some(signal)) = self.wiring.signals.read() {
             match signal {
-                Signal::Interrupt | Signal::Terminate => inbox.event(Event::Shutdown),
+                Signal::Interrupt | Signal::Terminate => {
+                    let now = clock::now();
+                    self.stop.get_or_insert(Stop { at: now + STOP_SILENCE, last: now + STOP_MAX });
+                    inbox.event(Event::Shutdown);
+                }
                 // The control thread reads them from a descriptor of its own.
                 Signal::Hangup | Signal::User1 | Signal::User2 => {}
             }
@@ -327,6 +350,9 @@ impl Engine {
 
     fn read_channels(&mut self, inbox: &mut Inbox) {
         while let Ok(answer) = self.wiring.answers.try_recv() {
+            if let Some(stop) = &mut self.stop {
+                stop.at = clock::now() + STOP_SILENCE;
+            }
             match answer {
                 Answer::Dumped(result) => inbox.event(Event::Dumped(result)),
                 Answer::Applied(results) => inbox.event(Event::Applied(results)),

@@ -56,8 +56,11 @@ impl Keep {
     }
 
     /// The snapshot on disk, if there is one that is whole and this node's.
-    pub(super) fn load(&mut self) -> Option<Snapshot> {
-        let (snapshot, refused) = snapshot::load(&self.directory, &self.node);
+    pub(super) async fn load(&mut self) -> Option<Snapshot> {
+        let (directory, node) = (self.directory.clone(), self.node.clone());
+        let doing = format!("reading the snapshot in {}", directory.display());
+        let load = offload::run(Lane::Snapshot, doing, move || snapshot::load(&directory, &node));
+        let (snapshot, refused) = load.await.ok()?;
         for error in refused {
             log::warn!("{error}");
         }

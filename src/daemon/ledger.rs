@@ -9,13 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::Prefix;
+use crate::linux::file;
 use crate::node::kernel::{Errno, Op, Snapshot, Verb};
 use crate::wire::{Family, IfIndex};
 
@@ -141,11 +142,7 @@ impl Ledger {
         for (place, fenced) in &self.held {
             put_line(&mut text, *place, *fenced);
         }
-        let new = self.path.with_extension("new");
-        let _ = fs::remove_file(&new);
-        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o644).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&new, &self.path)?;
+        let file = file::replace(&self.path, 0o644, text.as_bytes())?;
         (self.file, self.bytes) = (Some(file), text.len() as u64);
         Ok(())
     }
@@ -188,11 +185,9 @@ fn place_in_time() -> String {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    let mut text = String::new();
     // Twice: the last chunk before a rewrite goes over the bound.
-    file.take(2 * FILE_MAX).read_to_string(&mut text)?;
-    Ok(text)
+    let bytes = file::read_own(path, 2 * FILE_MAX)?;
+    String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 fn put_line(out: &mut String, (index, prefix): Place, fenced: bool) {

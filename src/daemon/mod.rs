@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
 use std::thread;
+use std::time::Duration;
 
 use smol::Executor;
 
@@ -65,6 +66,8 @@ const REQUESTS_MAX: usize = 64;
 const STACK: usize = 256 * 1024;
 /// Of the one that reads configurations.
 const STACK_CONTROL: usize = 4 * 1024 * 1024;
+/// How long the engine, which has given up everything, waits for the rest of the daemon to end.
+const LAST_WORDS: Duration = Duration::from_millis(600);
 /// SCHED_RR priority of the engine: above everything that is not real-time, below what a system
 /// gives its own watchdogs.
 const REALTIME: u8 = 20;
@@ -127,6 +130,7 @@ pub fn run(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         let thread = thread.spawn_scoped(scope, || control(local, record, texts));
         let thread = thread.map_err(|error| offload::no_task(&error));
         let result = thread.map_err(system("starting the control thread"))?.join();
+        log::finish();
         result.unwrap_or_else(|_| panicked("running the control thread"))
     })
 }
@@ -234,12 +238,17 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         notices_lost: Arc::clone(&notices_lost),
     };
     let (started_sender, started) = sync_channel(1);
+    let (ended_sender, ended) = sync_channel(1);
     let realtime = settings.realtime;
-    let engine = spawn("engine", move || {
+    spawn("engine", move || {
         let result = if realtime { rt::realtime(REALTIME) } else { Ok(()) };
-        // The receiver is there until it has this.
+        // Both receivers are there until they have these.
         let _ = started_sender.send(result);
-        engine::run(engine, core)
+        let result = engine::run(engine, core);
+        let is_right = result.is_ok();
+        let _ = ended_sender.send(result);
+        // What hangs elsewhere is not waited for.
+        rt::end_after(LAST_WORDS, is_right);
     })
     .map_err(system("starting the engine"))?;
     if let Ok(Err(error)) = started.recv() {
@@ -259,7 +268,7 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         fence: shown_fence,
         socket: settings.run_dir.join("havip.sock"),
     };
-    log::init(settings.log_level);
+    log::init(settings.log_level).map_err(system("starting the log's thread"))?;
     ::log::info!("havip {} on node {node}", env!("CARGO_PKG_VERSION"));
     for warning in &warnings {
         ::log::warn!("{warning}");
@@ -272,7 +281,7 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
     let control = control::Control::new(&EXECUTOR, control, sources, identity, warnings);
     smol::block_on(EXECUTOR.run(control.run(store)))
         .map_err(system("running the control thread"))?;
-    let engine = engine.join();
+    let engine = ended.recv();
     // The record's end is worth a wait; every address is given up.
     if let Some(writer) = writer {
         let _ = writer.join();
@@ -282,11 +291,16 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         fence.end();
     }
     match engine {
-        Ok(result) => result.map_err(system("running the engine"))?,
+        // All is said and taken away.
+        Ok(Ok(true)) => will::disarm(&last_will).map_err(system("disarming the guard"))?,
+        Ok(Ok(false)) => ::log::warn!(
+            "the kernel does not answer: addresses that are left go by the guard, or with their \
+             lifetime"
+        ),
+        Ok(Err(error)) => return Err(system("running the engine")(error)),
         Err(_) => return panicked("running the engine"),
     }
-    // All is said and taken away.
-    will::disarm(&last_will).map_err(system("disarming the guard"))
+    Ok(())
 }
 
 /// What a node is called whose local file does not say.

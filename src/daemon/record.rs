@@ -1,9 +1,8 @@
 //! `havip run --record`: what enters the node, on disk, by a thread of its own. The one that sends
 //! adverts never waits for it: a turn that finds the queue full is a hole, at which the record ends.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::channel::{self, Bell, Ringer};
+use crate::linux::file;
 use crate::node::record::{self, End};
 
 /// Turns that may wait for the disk.
@@ -33,7 +33,7 @@ impl Tape {
     /// # Errors
     /// The file is there already or cannot be made, or there is no thread to be had.
     pub(super) fn open(path: &Path) -> io::Result<(Self, JoinHandle<()>)> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let file = file::create(path, 0o600)?;
         let (frames, turns) = sync_channel(TURNS_MAX);
         let (ringer, bell) = channel::bell()?;
         let has_hole = Arc::new(AtomicBool::new(false));

@@ -1,12 +1,12 @@
 //! The local file, read from disk.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::key::is_secret;
 pub use crate::config::sources::{Local, Sources};
 use crate::config::{Problem, Severity, TomlFile, Tree, settings, utf8};
+use crate::linux::file;
 
 /// Largest local file that is read, in bytes.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
@@ -69,11 +69,7 @@ fn read(path: &Path) -> Result<(Vec<u8>, u32), LoadError> {
         std::io::ErrorKind::NotFound => LoadError::Absent(path.to_owned()),
         _ => LoadError::Unreadable(path.to_owned(), error),
     };
-    let metadata = fs::metadata(path).map_err(unreadable)?;
-    if metadata.len() > FILE_MAX {
-        return Err(unreadable(std::io::Error::other("larger than 16 MiB")));
-    }
-    let bytes = fs::read(path).map_err(unreadable)?;
+    let (metadata, bytes) = file::read(path, FILE_MAX).map_err(unreadable)?;
     Ok((bytes, metadata.mode()))
 }
 
@@ -92,6 +88,8 @@ fn exposed(tree: &Tree, path: &Path, mode: u32) -> Option<Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,13 +1,12 @@
 //! One daemon for each run directory.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::sys;
+use super::{file, sys};
 
 /// A lock on a file, held until dropped or until the process ends, however it ends.
 #[derive(Debug)]
@@ -60,23 +59,14 @@ impl std::error::Error for LockError {
 }
 
 impl Lock {
-    /// Locks `path`, which is made if absent (mode 0644), and writes the process number into it.
+    /// Locks `path`, which is made if absent (mode 0600, as whoever may read it could lock it, too), and writes the process number into it.
     /// Does not wait.
     ///
     /// # Errors
     /// [`LockError::Held`] when another process holds it, else what the file system says.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let io = |error| LockError::Io { path: path.to_owned(), error };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            // A link planted in the directory must not make us write elsewhere.
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .map_err(io)?;
+        let mut file = file::open_own(path, 0o600).map_err(io)?;
         // flock and not fcntl: it belongs to the open file, so no other close of it lets go.
         // SAFETY: the descriptor is open; the call takes flags alone.
         let locked = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };

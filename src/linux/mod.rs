@@ -7,6 +7,7 @@ mod bpf;
 mod child;
 pub mod clock;
 pub mod detached;
+pub mod file;
 pub mod lock;
 mod memfd;
 pub mod netlink;

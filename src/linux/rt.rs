@@ -2,8 +2,9 @@
 
 use std::io;
 use std::ptr;
+use std::time::Duration;
 
-use super::sys;
+use super::{clock, sys};
 
 /// Gives the calling thread SCHED_RR with `priority` (1 to 99). Threads and programs that it starts
 /// have the normal priority again (SCHED_RESET_ON_FORK).
@@ -19,6 +20,17 @@ pub fn realtime(priority: u8) -> io::Result<()> {
     let result =
         unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends the process once `time` has passed, if it has not ended by then, whatever its other threads
+/// wait for; as one that did what it should, or not.
+pub fn end_after(time: Duration, is_right: bool) -> ! {
+    let end = clock::now() + time;
+    while clock::now() < end {
+        std::thread::park_timeout(end.since(clock::now()));
+    }
+    // SAFETY: takes a number; no destructor runs, and none is needed.
+    unsafe { libc::_exit(i32::from(!is_right)) }
 }
 
 /// Keeps every page of the process in memory once it has been touched, so that a thread that must

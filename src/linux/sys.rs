@@ -230,6 +230,12 @@ pub(super) fn last_errno() -> Errno {
     Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
+/// The user that this process acts as.
+pub(super) fn user() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// The host's name as gethostname(2) has it.
 ///
 /// # Errors

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 #[cfg(feature = "tls")]
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use crate::linux::file;
 
 /// Largest such file, in bytes; the system's bundle of authorities has a quarter of it.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -63,16 +64,7 @@ fn open(path: &Path) -> Result<(u32, Vec<u8>), String> {
         ErrorKind::NotFound => format!("{}: there is no such file", path.display()),
         _ => format!("{}: {error}", path.display()),
     };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(format!("{}: not a file", path.display()));
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_MAX {
-        return Err(format!("{}: larger than {FILE_MAX} bytes", path.display()));
-    }
+    let (metadata, bytes) = file::read(path, FILE_MAX).map_err(failed)?;
     Ok((metadata.mode(), bytes))
 }
 
@@ -101,6 +93,6 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         assert!(read_secret(&path).unwrap_err().contains("no such file"));
-        assert!(read_secret(&std::env::temp_dir()).unwrap_err().contains("not a file"));
+        assert!(read_secret(&std::env::temp_dir()).unwrap_err().contains("not a regular file"));
     }
 }

@@ -6,9 +6,8 @@
 //! snapshot is refused by name, never used in part.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use super::Entry;
 use crate::config::snapshot::fnv1a64;
 pub use crate::config::snapshot::{Header, Refused, Snapshot, body, decode, encode, graft};
 use crate::config::{NodeName, Tree};
+use crate::linux::file;
 use crate::node::Instant;
 
 /// Name of the file in the snapshot's directory.
@@ -119,30 +119,14 @@ pub fn write(directory: &Path, header: &Header, body: &str) -> Result<(), Error>
 }
 
 fn create(path: &Path, text: &str) -> Result<(), Error> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(at(path, "creating"))?;
+    let mut file = file::create(path, 0o600).map_err(at(path, "creating"))?;
     file.write_all(text.as_bytes()).map_err(at(path, "writing"))?;
     file.sync_all().map_err(at(path, "syncing"))
 }
 
 fn read(path: &Path, node: &NodeName) -> Result<Snapshot, Error> {
     let refuse = |why: &str| Error::Refused(Refused { path: path.to_owned(), why: why.to_owned() });
-    // Not to hang at what is a pipe.
-    let kind = fs::metadata(path).map_err(at(path, "reading"))?;
-    if !kind.is_file() {
-        return Err(refuse("not a file"));
-    }
-    let file = File::open(path).map_err(at(path, "reading"))?;
-    let mut bytes = Vec::new();
-    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(at(path, "reading"))?;
-
-    if bytes.len() as u64 > FILE_MAX {
-        return Err(refuse("larger than 64 MiB"));
-    }
+    let (_, bytes) = file::read(path, FILE_MAX).map_err(at(path, "reading"))?;
     let text = String::from_utf8(bytes).map_err(|_| refuse("not UTF-8: torn or foreign"))?;
     decode(&text, path, node).map_err(Error::Refused)
 }

@@ -7,7 +7,7 @@ use super::{Control, Store, Wake};
 use crate::node::Instant;
 
 impl Control {
-    pub(super) fn follow_store(&mut self, store: Option<Store>) {
+    pub(super) async fn follow_store(&mut self, store: Option<Store>) {
         match store {
             None => {}
             Some(store) => match store {},

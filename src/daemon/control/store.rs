@@ -19,19 +19,34 @@ use crate::node::Instant;
 use crate::store::StoreEvent;
 use crate::store::report::ReportedRouter;
 
-/// Longest time that a stop waits for etcd.
-const LEAVE: Duration = Duration::from_millis(300);
+/// Longest time that a stop waits for the disk, and then for etcd.
+const LEAVE: Duration = Duration::from_millis(250);
 
 impl Control {
     /// Follows the store, if there is one to follow.
-    pub(super) fn follow_store(&mut self, store: Option<Store>) {
+    pub(super) async fn follow_store(&mut self, store: Option<Store>) {
         let Some(found) = store else { return };
-        self.waits_until = Some(clock::now() + self.sources.local.settings.etcd_timeout);
+        let etcd_timeout = self.sources.local.settings.etcd_timeout;
+        self.waits_until = Some(clock::now() + etcd_timeout);
+        // Before etcd's first word, which is laid over it. A disk that hangs has as long as etcd.
+        let mut keep = self.new_keep();
+        self.last = or(keep.load(), async {
+            Timer::after(etcd_timeout).await;
+            let path = self.sources.local.settings.snapshot_path.display();
+            log::warn!("the snapshot in {path} cannot be read in time; going on without");
+            None
+        })
+        .await;
+        self.keep = Some(keep);
         self.follow_with(found);
-        self.last = self.keep.as_mut().and_then(Keep::load);
         if let (Some(follow), Some(last)) = (&mut self.follow, &self.last) {
             follow.knows(&last.header);
         }
+    }
+
+    fn new_keep(&self) -> Keep {
+        let Settings { snapshot_path, snapshot_interval, .. } = &self.sources.local.settings;
+        Keep::new(snapshot_path.clone(), *snapshot_interval, self.sources.node.clone())
     }
 
     /// Follows it with these settings, from where it was followed with others.
@@ -42,9 +57,7 @@ impl Control {
         let (follow, work) = Follow::new(found, self.follow.take());
         self.follow = Some(follow);
         if self.keep.is_none() {
-            let Settings { snapshot_path, snapshot_interval, .. } = &self.sources.local.settings;
-            let node = self.sources.node.clone();
-            self.keep = Some(Keep::new(snapshot_path.clone(), *snapshot_interval, node));
+            self.keep = Some(self.new_keep());
         }
         self.sources.beside_store = true;
         // Before anything is read, who this node is must be known.
