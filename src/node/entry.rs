@@ -18,8 +18,8 @@ use crate::config::{self, ChecksumMode};
 use crate::wire::vrrp::{AdvertSpec, Auth, RxMeta, SumForm, Version, max_addresses};
 use crate::wire::{Family, IfIndex};
 
-/// Peers whose checksum form is remembered: more than ever share a VRID.
-const PEERS_MAX: usize = 16;
+/// Peers that are remembered: more than ever share a VRID.
+pub(super) const PEERS_MAX: usize = 16;
 /// Bytes of an advert that is remembered whole; those with more addresses are checked each time.
 const USUAL_MAX: usize = 256;
 
@@ -42,15 +42,15 @@ pub struct Counters {
     pub priority_zero_received: u64,
     /// Adverts whose interval is another: discarded in version 2, learned in version 3.
     pub interval_errors: u64,
-    /// Adverts whose addresses are others; accepted.
+    /// Adverts whose addresses are others; accepted if any of ours is among them.
     pub address_list_errors: u64,
     /// Adverts in another version; discarded.
     pub version_errors: u64,
     /// Adverts of another authentication type or with another password; discarded.
     pub auth_errors: u64,
-    /// Adverts of another version, authentication or interval that name our addresses.
+    /// Adverts of another version, authentication, interval or VRID that name our addresses.
     pub misconfigured: u64,
-    /// Adverts for this VRID, of another version or authentication, that name none of them.
+    /// Adverts for this VRID that name none of them, of others than name them a moment before.
     pub foreign_cluster: u64,
     /// Losing adverts answered while active: at most one each eighth of an interval.
     pub conflicts_won: u64,

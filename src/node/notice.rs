@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::kernel::Errno;
 use super::router::Reason;
 use crate::config::{IfName, Prefix, RouterName};
-use crate::wire::vrrp::{Centis, Discard, Version};
+use crate::wire::vrrp::{Centis, Discard, Version, Vrid};
 use crate::wire::{Family, Mac};
 
 /// How loud a notice is.
@@ -72,6 +72,8 @@ pub enum Notice {
         router: RouterName,
         /// The sender.
         src: IpAddr,
+        /// That VRID.
+        vrid: Vrid,
     },
     /// An accepted advert differs from what is configured here.
     Differs {
@@ -213,6 +215,13 @@ pub enum Mismatch {
     Interval(Centis),
     /// It sends to this box alone, and so hears nothing that goes to the group.
     Unicast,
+    /// The sender's VRID, and this router's.
+    Vrid {
+        /// Its.
+        theirs: Vrid,
+        /// Ours.
+        ours: Vrid,
+    },
 }
 
 /// In what an accepted advert differs.
@@ -313,11 +322,9 @@ impl fmt::Display for Notice {
                     mismatch.way_out()
                 )
             }
-            Self::ForeignCluster { router, src } => write!(
-                f,
-                "({router}) {src} uses the same VRID for other addresses: another cluster; give \
-                 one of them another VRID"
-            ),
+            Self::ForeignCluster { router, src, vrid } => {
+                write!(f, "({router}) {}", Foreign(src, *vrid))
+            }
             Self::Differs { router, src, what } => {
                 write!(f, "({router}) advert from {src} {what}")
             }
@@ -368,6 +375,21 @@ impl fmt::Display for Notice {
             }
             Self::Stopping => f.write_str("giving up all routers"),
         }
+    }
+}
+
+/// Another cluster with the same VRID, in words.
+pub(super) struct Foreign<'a>(pub(super) &'a IpAddr, pub(super) Vrid);
+
+impl fmt::Display for Foreign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(src, vrid) = self;
+        write!(
+            f,
+            "{src} uses VRID {vrid} for other addresses and for none of this router's: another \
+             cluster on this link, whose adverts count for nothing here; give one of the two \
+             clusters another VRID"
+        )
     }
 }
 
@@ -462,6 +484,7 @@ impl fmt::Display for Mismatch {
             Self::Auth(what) => write!(f, "with {what}"),
             Self::Interval(interval) => write!(f, "every {interval} s"),
             Self::Unicast => f.write_str("to this box alone (it sends unicast)"),
+            Self::Vrid { theirs, .. } => write!(f, "under VRID {theirs}"),
         }
     }
 }
@@ -482,6 +505,10 @@ impl Mismatch {
             Self::Unicast => "take unicast_peer out of its keepalived.conf: havip has no unicast \
                               yet, and who sends it does not hear what goes to the group"
                 .to_owned(),
+            Self::Vrid { theirs, ours } => format!(
+                "give both gateways the same VRID for these addresses ({theirs} there, {ours} here), \
+                 or each its own addresses"
+            ),
         }
     }
 }

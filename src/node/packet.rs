@@ -5,16 +5,21 @@ use std::time::Duration;
 
 use super::entry::RouterId;
 use super::notice::{Difference, Mismatch};
-use super::rivals::Misconfigured;
+use super::rivals::{Foreign, Lacking, Misconfigured};
 use super::router::{Heard, Input};
 use super::{Actions, Instant, Node, Notice};
+use crate::config;
 use crate::wire::Mac;
 use crate::wire::ip::TTL;
 use crate::wire::vrrp::{
-    Advert, Auth, Discard, Packet, RxMeta, Version, active_down_interval, group,
+    Advert, Auth, Centis, Discard, Packet, RxMeta, Version, active_down_interval, group,
 };
 
 use super::kernel::Port;
+
+/// Interval at least of who advertises under another VRID, one of whose adverts is looked at in each
+/// tenth of a second.
+const INTERVAL_LOOKED_AT: Centis = Centis(20);
 
 impl Node {
     pub(super) fn malformed(&mut self, now: Instant, port: Port, out: &mut Actions) {
@@ -49,6 +54,11 @@ impl Node {
         let Some(id) = self.by_vrid.get(&(port, header.vrid)).copied() else {
             let counter = &mut self.ports.counters(port).unknown_vrid;
             *counter = counter.saturating_add(1);
+            if self.ports.looks(now, port, header.vrid)
+                && let Ok(advert) = packet.check(meta)
+            {
+                self.named_elsewhere(now, port, None, meta.src, &advert, out);
+            }
             return;
         };
         let Some(entry) = self.entries.get_mut(&id) else { return };
@@ -121,16 +131,33 @@ impl Node {
         advert: &Advert<'_>,
         out: &mut Actions,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get(&id) else { return };
         let config = entry.router.config().clone();
         let name = &config.name;
         let src = meta.src;
         let heard = Heard { src, priority: advert.priority, interval: advert.interval };
+        let other_addresses = !advert.addresses().eq(config.vips.iter().map(|prefix| prefix.ip));
+        let looks = other_addresses && self.looks_elsewhere(now, id, src, advert, out);
+        let is_ours = !other_addresses || self.names_any(id, advert);
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if !is_ours {
+            // Deviation: RFC 9568 §7.1 keeps it. Whoever names none of our addresses holds none.
+            if !entry.rivals.is_mate(now, src) {
+                entry.counters.address_list_errors += 1;
+                return self.foreign(now, id, heard, out);
+            }
+        } else {
+            entry.rivals.mate(src);
+        }
+        if looks || !other_addresses {
+            let missing = if entry.not_advertised() == 0 { lacks(&config, advert) } else { None };
+            let until = now + silence_of(&config, heard);
+            entry.rivals.lacking = missing.map(|address| Lacking { src, address, until });
+        }
         entry.note_heard(now, heard);
         let noted = advert.sum.map(|sum| entry.note_sum(src, sum)).unwrap_or_default();
         // What an active router would say at its end has another sum, too.
         out.states_changed |= noted.changed && entry.router.is_active();
-        let other_addresses = !advert.addresses().eq(config.vips.iter().map(|prefix| prefix.ip));
         if other_addresses {
             entry.counters.address_list_errors += 1;
         }
@@ -164,25 +191,96 @@ impl Node {
         mismatch: Mismatch,
         out: &mut Actions,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let config = entry.router.config();
-        let ours =
-            advert.addresses().any(|address| config.vips.iter().any(|prefix| prefix.ip == address));
-        if ours {
-            entry.counters.misconfigured += 1;
-            let heard = Heard { src, priority: advert.priority, interval: advert.interval };
-            let interval = config.advert_interval.max(heard.interval);
-            let silence = match heard.priority {
-                0 => Duration::ZERO,
-                _ => active_down_interval(config.version, config.priority, interval),
-            };
-            entry.rivals.misconfigured =
-                Some(Misconfigured { src, mismatch, until: now + silence });
-            self.input(now, id, Input::Misconfigured(heard), out);
+        let heard = Heard { src, priority: advert.priority, interval: advert.interval };
+        self.looks_elsewhere(now, id, src, advert, out);
+        if self.names_any(id, advert) {
+            self.misconfigured(now, id, heard, mismatch, out);
         } else {
-            entry.counters.foreign_cluster += 1;
-            let router = config.name.clone();
-            self.notice(now, Notice::ForeignCluster { router, src }, out);
+            self.foreign(now, id, heard, out);
+        }
+    }
+
+    /// One who names addresses of this router in another way than its own: a backup leaves them to
+    /// him.
+    fn misconfigured(
+        &mut self,
+        now: Instant,
+        id: RouterId,
+        heard: Heard,
+        mismatch: Mismatch,
+        out: &mut Actions,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.counters.misconfigured += 1;
+        let until = now + silence_of(entry.router.config(), heard);
+        entry.rivals.misconfigured = Some(Misconfigured { src: heard.src, mismatch, until });
+        self.input(now, id, Input::Misconfigured(heard), out);
+    }
+
+    /// Another cluster, that has this router's VRID and none of its addresses: named, and without
+    /// effect.
+    fn foreign(&mut self, now: Instant, id: RouterId, heard: Heard, out: &mut Actions) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.counters.foreign_cluster += 1;
+        let config = entry.router.config();
+        let (router, vrid, src) = (config.name.clone(), config.vrid, heard.src);
+        let until = now + silence_of(config, heard);
+        entry.rivals.foreign = Some(Foreign { src, until });
+        self.notice(now, Notice::ForeignCluster { router, src, vrid }, out);
+    }
+
+    /// Whether an advert names an address of this router, one that it does not advertise included.
+    fn names_any(&self, id: RouterId, advert: &Advert<'_>) -> bool {
+        let is_ours =
+            |address| self.by_vip.get(&address).is_some_and(|ids: &Vec<_>| ids.contains(&id));
+        advert.addresses().any(is_ours)
+    }
+
+    /// [`Self::named_elsewhere`] for an advert of a VRID that is run here; returns whether it was
+    /// looked at.
+    fn looks_elsewhere(
+        &mut self,
+        now: Instant,
+        id: RouterId,
+        src: IpAddr,
+        advert: &Advert<'_>,
+        out: &mut Actions,
+    ) -> bool {
+        let Some(entry) = self.entries.get(&id) else { return false };
+        let Some(index) = entry.link else { return false };
+        let port = Port { index, family: entry.router.config().family };
+        let looks = self.ports.looks(now, port, advert.vrid);
+        if looks {
+            self.named_elsewhere(now, port, Some(id), src, advert, out);
+        }
+        looks
+    }
+
+    /// An advert of another VRID may name an address of ours all the same: for each router but the
+    /// one whose VRID it has, that is one configured otherwise.
+    fn named_elsewhere(
+        &mut self,
+        now: Instant,
+        port: Port,
+        but: Option<RouterId>,
+        src: IpAddr,
+        advert: &Advert<'_>,
+        out: &mut Actions,
+    ) {
+        let mut named: Vec<RouterId> = Vec::new();
+        for id in advert.addresses().filter_map(|address| self.by_vip.get(&address)).flatten() {
+            let is_here = self.entries.get(id).is_some_and(|entry| entry.link == Some(port.index));
+            if is_here && but != Some(*id) && !named.contains(id) {
+                named.push(*id);
+            }
+        }
+        // Not each of its adverts is looked at.
+        let interval = advert.interval.max(INTERVAL_LOOKED_AT);
+        let heard = Heard { src, priority: advert.priority, interval };
+        for id in named {
+            let Some(entry) = self.entries.get(&id) else { continue };
+            let mismatch = Mismatch::Vrid { theirs: advert.vrid, ours: entry.router.config().vrid };
+            self.misconfigured(now, id, heard, mismatch, out);
         }
     }
 
@@ -222,6 +320,25 @@ impl Node {
         let count = counters.discarded.get(&reason).copied().unwrap_or(counters.malformed);
         let family = port.family;
         self.notice(now, Notice::Discarded { interface, family, src, reason, count }, out);
+    }
+}
+
+/// A VIP of this router that an advert does not name.
+fn lacks(config: &config::Router, advert: &Advert<'_>) -> Option<IpAddr> {
+    let ours = config.vips.iter().map(|prefix| prefix.ip);
+    // As a rule they are the same, in the same order.
+    if advert.addresses().eq(ours.clone()) {
+        return None;
+    }
+    ours.into_iter().find(|ours| !advert.addresses().any(|address| address == *ours))
+}
+
+/// How long who was heard must be taken for active.
+fn silence_of(config: &config::Router, heard: Heard) -> Duration {
+    let interval = config.advert_interval.max(heard.interval);
+    match heard.priority {
+        0 => Duration::ZERO,
+        _ => active_down_interval(config.version, config.priority, interval),
     }
 }
 

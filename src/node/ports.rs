@@ -7,11 +7,15 @@ use super::Instant;
 use super::event::{Action, Actions};
 use super::kernel::{Errno, Port};
 use super::notice::NotReady;
-use crate::wire::vrrp::Discard;
+use crate::wire::vrrp::{Discard, Vrid};
 use crate::wire::{Family, IfIndex};
 
 /// Pause after sockets could not be opened.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Adverts of one VRID are looked at for the addresses of routers of another VRID at most once in
+/// this time: others' may be many, and may have 255 addresses each.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What came in through one port and could not be given to a router.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub(super) struct PortCounters {
     pub(super) unicast: u64,
     /// No IP packet that could carry an advert.
     pub(super) malformed: u64,
+    /// When adverts of other VRIDs than a router's own were last looked at for its addresses.
+    looked_at: BTreeMap<Vrid, Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +176,16 @@ impl Ports {
         self.counters.entry(port).or_default()
     }
 
+    /// Whether to look at an advert of this VRID for addresses of routers of another.
+    pub(super) fn looks(&mut self, now: Instant, port: Port, vrid: Vrid) -> bool {
+        let looked_at = &mut self.counters(port).looked_at;
+        let looks = looked_at.get(&vrid).is_none_or(|at| now.since(*at) >= LOOK_PAUSE);
+        if looks {
+            looked_at.insert(vrid, now);
+        }
+        looks
+    }
+
     /// Whether this port is wanted: packets of others are leftovers in a queue.
     pub(super) fn is_wanted(&self, port: Port) -> bool {
         self.ports.get(&port).is_some_and(|slot| slot.users > 0)
@@ -180,8 +196,9 @@ impl Ports {
         [Family::V4, Family::V6].into_iter().any(|family| self.is_wanted(Port { index, family }))
     }
 
-    pub(super) fn sizes(&self) -> [(&'static str, usize); 7] {
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 8] {
         let wanted = self.ports.values().filter(|slot| slot.users > 0).count();
+        let looked_at = self.counters.values().map(|port| port.looked_at.len()).sum();
         let discards = self.counters.values().map(|port| port.discarded.len()).sum();
         [
             ("ports", wanted),
@@ -190,6 +207,7 @@ impl Ports {
             ("ports to try again", self.retries.len()),
             ("port counters", self.counters.len()),
             ("discards", discards),
+            ("VRIDs looked at", looked_at),
             ("send errors", self.send_errors.len()),
         ]
     }

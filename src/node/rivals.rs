@@ -1,10 +1,11 @@
 //! Who else has, or says that he has, what a router has: each reason for which two hosts may answer
 //! for one VIP, kept until it is over, so that it can be shown.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::entry::RouterId;
+use super::entry::{PEERS_MAX, RouterId};
 use super::links::Place;
 use super::notice::Mismatch;
 use super::router::Heard;
@@ -13,6 +14,9 @@ use crate::config;
 use crate::wire::Mac;
 use crate::wire::vrrp::Centis;
 
+/// How long gateways of one cluster may take to replace all addresses of a router, one after the
+/// other, without being two clusters.
+const REPLACING_MAX: Duration = Duration::from_secs(60);
 /// How long another's claim to a VIP is shown: gateways announce what they have each minute.
 const RIVAL_SHOWN: Duration = Duration::from_secs(90);
 /// A losing active router yields with the first advert that it hears. One that goes on for so many
@@ -27,6 +31,23 @@ pub(super) struct Misconfigured {
     pub(super) src: IpAddr,
     pub(super) mismatch: Mismatch,
     /// Until when its sender must be taken for active.
+    pub(super) until: Instant,
+}
+
+/// The last advert of another cluster that has the same VRID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Foreign {
+    pub(super) src: IpAddr,
+    /// Until when its sender must be taken for active.
+    pub(super) until: Instant,
+}
+
+/// An active router that does not advertise an address which this one has in its list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lacking {
+    pub(super) src: IpAddr,
+    pub(super) address: IpAddr,
+    /// Until when it must be taken for active.
     pub(super) until: Instant,
 }
 
@@ -73,6 +94,10 @@ impl Loser {
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
     pub(super) misconfigured: Option<Misconfigured>,
+    pub(super) foreign: Option<Foreign>,
+    /// Those whose adverts named an address of this router, and since when they do not any more.
+    mates: BTreeMap<IpAddr, Option<Instant>>,
+    pub(super) lacking: Option<Lacking>,
     pub(super) claim: Option<Claimed>,
     pub(super) rival: Option<Rival>,
     loser: Option<Loser>,
@@ -82,6 +107,28 @@ impl Rivals {
     /// The router's state is another: what others said of the one before is out of date.
     pub(super) const fn moved(&mut self) {
         (self.claim, self.rival, self.loser) = (None, None, None);
+    }
+
+    /// An advert from here names an address of this router.
+    pub(super) fn mate(&mut self, src: IpAddr) {
+        if self.mates.len() < PEERS_MAX || self.mates.contains_key(&src) {
+            self.mates.insert(src, None);
+        }
+    }
+
+    /// Whether one who names none of this router's addresses belongs to its cluster all the same: he
+    /// named one a while ago, before all were replaced here or there.
+    pub(super) fn is_mate(&mut self, now: Instant, src: IpAddr) -> bool {
+        let Some(since) = self.mates.get_mut(&src) else { return false };
+        let is_mate = now.since(*since.get_or_insert(now)) < REPLACING_MAX;
+        if !is_mate {
+            self.mates.remove(&src);
+        }
+        is_mate
+    }
+
+    pub(super) fn mates(&self) -> usize {
+        self.mates.len()
     }
 
     /// An advert that takes part in the election: it decides who has the addresses, and explains

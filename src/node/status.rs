@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::entry::{Counters, Entry};
-use super::notice::{CannotPlace, Conflict, DeafLoser};
+use super::notice::{CannotPlace, Conflict, DeafLoser, Foreign};
 use super::rivals::{Misconfigured, Rival};
 use super::router::{State, Waiting};
 use super::{Dump, Instant, Node, Phase};
@@ -191,6 +191,7 @@ impl Node {
             ("limits", self.limits.len()),
             ("effects", self.effects.len()),
             ("places", of_entries(|entry| entry.places.len())),
+            ("peers", of_entries(|entry| entry.rivals.mates())),
             ("checksum forms", of_entries(|entry| entry.sums.len())),
             ("packets kept", of_entries(Entry::kept)),
         ];
@@ -225,13 +226,29 @@ impl Node {
         let rivals = &entry.rivals;
         let held_back = rivals.misconfigured.filter(|_| guarded).map(tell);
         let misconfigured = rivals.misconfigured.filter(|other| !guarded && now < other.until);
+        let foreign = rivals.foreign.filter(|other| now < other.until);
+        let foreign = foreign.map(|other| Foreign(&other.src, config.vrid).to_string());
+        let lacking = rivals.lacking.filter(|other| now < other.until && !entry.router.is_active());
+        let lacking = lacking.map(|other| {
+            format!(
+                "{} is active and does not advertise {}, which nobody may have then; set vips \
+                 alike on all gateways",
+                other.src, other.address
+            )
+        });
         let loser = rivals.deaf_loser(now).map(|src| DeafLoser(&src).to_string());
         let claimed = rivals.shown_rival(now).map(|Rival { address, mac, .. }| {
             let ours = entry.link.and_then(|index| self.links.link(index)?.mac);
             Conflict { address: &address, ours, theirs: mac }.to_string()
         });
-        let conflicts: Vec<String> =
-            misconfigured.map(tell).into_iter().chain(loser).chain(claimed).collect();
+        let conflicts: Vec<String> = misconfigured
+            .map(tell)
+            .into_iter()
+            .chain(foreign)
+            .chain(lacking)
+            .chain(loser)
+            .chain(claimed)
+            .collect();
         RouterStatus {
             name: config.name.to_string(),
             vrid: config.vrid.number(),

@@ -177,7 +177,21 @@ const ROWS: &[Row] = &[
     row("version 4", To::Three, |f| f.message = |m| m[0] = 0x41, &["IPv4.version_errors"]),
     row("version 0", To::Three, |f| f.message = |m| m[0] = 0x01, &["IPv4.version_errors"]),
     row("VRID 0", To::Three, |f| f.vrid = 0, &["IPv4.vrid_errors"]),
-    row("a VRID of nobody here", To::Three, |f| f.vrid = 99, &["IPv4.unknown_vrid"]),
+    row(
+        "a VRID of nobody here",
+        To::Three,
+        |f| {
+            f.vrid = 99;
+            f.addresses = vec![address("192.0.2.199")];
+        },
+        &["IPv4.unknown_vrid"],
+    ),
+    row(
+        "a VRID of nobody here with our address",
+        To::Three,
+        |f| f.vrid = 98,
+        &["IPv4.unknown_vrid", "51.misconfigured"],
+    ),
     row("count 0", To::Three, |f| f.addresses.clear(), &["IPv4.address_count_errors"]),
     row(
         "count 0 before an address",
@@ -242,8 +256,12 @@ const ROWS: &[Row] = &[
     row(
         "other addresses",
         To::Three,
-        |f| f.addresses = vec![address("192.0.2.199")],
-        &["51.adverts_received", "51.address_list_errors"],
+        |f| {
+            // One who never named an address of ours.
+            f.source = address("192.0.2.77");
+            f.addresses = vec![address("192.0.2.199")];
+        },
+        &["51.foreign_cluster", "51.address_list_errors"],
     ),
     row(
         "an address too many",
@@ -578,9 +596,13 @@ isolated! {
             .filter(|row| !row.counts[1].iter().any(|name| name.ends_with(".adverts_received")))
             .map(|row| scene.forge(row.to, row.forge))
             .collect();
-        let floods: [(&str, Vec<Vec<u8>>, usize); 4] = [
+        let floods: [(&str, Vec<Vec<u8>>, usize); 5] = [
             ("a wrong checksum", vec![scene.forge(To::Three, |f| f.sum_off_by = 1)], 1),
-            ("VRIDs of others", vec![scene.forge(To::Three, |f| f.vrid = 99)], 0),
+            ("VRIDs of others", vec![scene.forge(To::Three, |f| {
+                f.vrid = 99;
+                f.addresses = vec![address("192.0.2.199")];
+            })], 0),
+            ("our address under another VRID", vec![scene.forge(To::Three, |f| f.vrid = 98)], 1),
             ("an advert that loses", vec![scene.forge(To::Three, |f| f.interval = Centis(10))], 1),
             // One line a second and reason, of each family and router.
             ("every bad packet", mixed, 17),

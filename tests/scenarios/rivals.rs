@@ -91,3 +91,50 @@ isolated! {
         assert!(!capture.has_advert(a.mac()) && !a.has(VIP));
     }
 }
+
+isolated! {
+    fn the_same_vip_under_another_vrid_is_not_taken_and_named_with_both_vrids() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let keys = |priority: u8| {
+            format!("vips = [\"{VIP}\"]\nadvert_interval = 0.2\npriority = {priority}")
+        };
+        let first = a.daemon(&a.router("51", &keys(100)));
+        first.wait_for("active");
+        let second = b.daemon(&b.router("52", &keys(150)));
+        wait("it holds back", || router(&second)["held_back"].is_string());
+        let sent = counter(&first, "adverts_sent");
+        wait("many intervals pass", || counter(&first, "adverts_sent") > sent + 20);
+        assert!(second.state() == "backup" && !b.has(VIP));
+        let (code, text) = check(&second);
+        assert!(code == Some(4) && text.contains("under VRID 51"), "{text}");
+        assert!(text.contains("51 there, 52 here") && text.contains("192.0.2.1 "), "{text}");
+        // What holds it back is over with the other.
+        drop(first);
+        second.wait_for("active");
+        // The one that comes back is held back in turn.
+        let first = a.daemon(&a.router("51", &keys(100)));
+        wait("it holds back", || router(&first)["held_back"].is_string());
+    }
+}
+
+isolated! {
+    fn two_clusters_with_one_vrid_have_each_its_own_vips_and_say_so() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let keys = |vip: &str, priority: u8| {
+            format!("vips = [\"{vip}\"]\nadvert_interval = 0.2\npriority = {priority}")
+        };
+        let second = b.daemon(&b.router("51", &keys("192.0.2.171", 150)));
+        second.wait_for("active");
+        let first = a.daemon(&a.router("51", &keys("192.0.2.151", 100)));
+        first.wait_for("active");
+        wait("each has its own", || a.has("192.0.2.151") && b.has("192.0.2.171"));
+        for daemon in [&first, &second] {
+            wait("it hears the other", || counter(daemon, "foreign_cluster") > 10);
+            let (code, text) = check(daemon);
+            assert!(code == Some(4) && text.contains("another cluster on this link"), "{text}");
+            assert_eq!(counter(daemon, "master_transitions"), 1);
+        }
+    }
+}

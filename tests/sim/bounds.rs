@@ -80,7 +80,9 @@ impl Bounds {
                 "limits" => LIMITS_MAX,
                 // They are of one call.
                 "effects" => 0,
-                "checksum forms" => PEERS_MAX * routers,
+                // Each VRID of a port.
+                "VRIDs looked at" => 255 * routers.min(sockets),
+                "checksum forms" | "peers" => PEERS_MAX * routers,
                 // An advert and a farewell, in both forms.
                 "packets kept" => 4 * routers,
                 "links" | "links by name" | "links by MAC" => links,

@@ -262,13 +262,19 @@ fn an_active_router_shows_one_that_is_active_in_another_version_until_it_falls_s
     assert_eq!(bench.router().conflict, None);
 }
 
+/// An advert of version 3 with these VIPs, under this VRID.
+fn naming(vrid: u8, vips: &[u8], prio: u8) -> Vec<u8> {
+    let vips = vips.iter().map(|last| Prefix::host([10, 0, 0, *last].into())).collect();
+    advert(&Router { vips, ..router(vrid) }, PEER, prio)
+}
+
 #[test]
 fn other_addresses_are_kept_and_told() {
     let mut bench = backup(&router(51));
-    let other = Router { vips: vec![Prefix::host([10, 0, 0, 99].into())], ..router(51) };
-    bench.packet(PEER, &advert(&other, PEER, 200));
+    bench.packet(PEER, &naming(51, &[51, 99], 200));
     let shown = bench.router();
     assert_eq!((shown.counters.address_list_errors, shown.counters.adverts_received), (1, 2));
+    assert_eq!(shown.conflict, None, "all of ours are there");
     assert!(matches!(
         bench.actions.notices.as_slice(),
         [Notice::Differs { what: Difference::Addresses, .. }]
@@ -276,8 +282,128 @@ fn other_addresses_are_kept_and_told() {
 }
 
 #[test]
+fn an_active_router_without_one_of_our_addresses_is_named_while_it_is_so() {
+    let vips = [51, 99].map(|last| Prefix::host([10, 0, 0, last].into()));
+    let mut bench = backup(&Router { vips: vips.into(), ..router(51) });
+    assert_eq!(bench.router().conflict, None);
+    bench.packet(PEER, &naming(51, &[51], 200));
+    let conflict = bench.router().conflict.unwrap();
+    assert!(conflict.contains("does not advertise 10.0.0.99"), "{conflict}");
+    bench.packet(PEER, &naming(51, &[51, 99], 200));
+    assert_eq!(bench.router().conflict, None);
+}
+
+#[test]
+fn another_cluster_of_the_same_kind_is_named_and_its_adverts_count_for_nothing() {
+    // One that starts beside it takes its own addresses.
+    let mut bench = Bench::new(vec![router(51)]);
+    for _ in 0..10 {
+        bench.packet(PEER, &naming(51, &[99], 200));
+        bench.pass(Duration::from_secs(1));
+    }
+    let shown = bench.router();
+    assert_eq!((shown.state, shown.counters.foreign_cluster), ("active", 10));
+    assert_eq!(shown.counters.adverts_received, 0);
+    let conflict = shown.conflict.unwrap();
+    assert!(conflict.contains(PEER) && conflict.contains("another VRID"), "{conflict}");
+    // Nor does an active one yield to it, or answer it.
+    let sent = bench.router().counters.adverts_sent;
+    bench.packet(PEER, &naming(51, &[99], 50));
+    assert_eq!((bench.router().state, bench.router().counters.adverts_sent), ("active", sent));
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(bench.router().conflict, None, "it fell silent");
+}
+
+#[test]
+fn gateways_that_replace_all_addresses_one_after_the_other_stay_one_cluster() {
+    let replaced = Router { vips: vec![Prefix::host([10, 0, 0, 99].into())], ..router(51) };
+    // The active one first, and this one first.
+    for (here, there) in [(router(51), 99), (replaced.clone(), 51)] {
+        let mut bench = backup(&router(51));
+        bench.configure(vec![here]);
+        for _ in 0..50 {
+            bench.packet(PEER, &naming(51, &[there], 200));
+            bench.pass(Duration::from_secs(1));
+            assert_eq!(bench.router().state, "backup");
+        }
+        // Then the other; and nobody moved.
+        bench.configure(vec![Router {
+            vips: vec![Prefix::host([10, 0, 0, 98].into())],
+            ..replaced.clone()
+        }]);
+        bench.packet(PEER, &naming(51, &[98], 200));
+        assert_eq!(bench.router().counters.foreign_cluster, 0);
+    }
+    // But not for ever: nobody has what is configured here.
+    let mut bench = backup(&router(51));
+    for _ in 0..70 {
+        bench.packet(PEER, &naming(51, &[99], 200));
+        bench.pass(Duration::from_secs(1));
+    }
+    assert_eq!(bench.router().state, "active");
+    // One who never named any is another cluster at once, and a mate is still heard beside it.
+    let mut bench = backup(&router(51));
+    let other = Router { vips: vec![Prefix::host([10, 0, 0, 99].into())], ..router(51) };
+    bench.packet("10.0.0.203", &advert(&other, "10.0.0.203", 255));
+    assert_eq!(bench.router().counters.foreign_cluster, 1);
+    bench.packet(PEER, &advert(&router(51), PEER, 200));
+    assert_eq!(bench.router().heard.unwrap().address, PEER);
+}
+
+#[test]
+fn an_advert_under_another_vrid_that_names_our_address_holds_a_backup_back_and_is_named() {
+    let mut bench = Bench::new(vec![router(51)]);
+    for _ in 0..20 {
+        bench.packet(PEER, &naming(77, &[7, 51], 10));
+        bench.pass(Duration::from_millis(500));
+    }
+    let shown = bench.router();
+    assert_eq!(shown.state, "backup");
+    let why = shown.held_back.unwrap();
+    assert!(why.contains("under VRID 77") && why.contains("51 here"), "{why}");
+    assert_eq!(bench.node.status(bench.now).ports[0].unknown_vrid, 20);
+    // Its sender falls silent, and comes back: both are active then, and this one does not yield.
+    bench.pass(Duration::from_secs(5));
+    bench.packet(PEER, &naming(77, &[51], 255));
+    assert_eq!((bench.router().state, bench.router().held_back), ("active", None));
+    assert!(bench.router().conflict.unwrap().contains("under VRID 77"));
+    bench.packet(PEER, &naming(78, &[52], 255));
+    assert_eq!(bench.router().counters.misconfigured, 21, "not our address");
+    // A farewell ends it.
+    bench.pass(Duration::from_secs(1));
+    bench.packet(PEER, &naming(77, &[51], 0));
+    assert_eq!(bench.router().conflict, None);
+}
+
+#[test]
+fn a_vip_that_a_peer_has_in_another_router_of_ours_is_a_conflict_of_that_router() {
+    let mut bench = Bench::new(vec![router(51), router(52)]);
+    for _ in 0..10 {
+        bench.packet(PEER, &naming(51, &[51, 52], 200));
+        bench.pass(Duration::from_millis(500));
+    }
+    let routers = bench.node.status(bench.now).routers;
+    let states: Vec<_> = routers.iter().map(|router| router.state).collect();
+    assert_eq!(states, ["backup", "backup"]);
+    assert_eq!(routers[0].held_back, None);
+    assert!(routers[1].held_back.as_ref().unwrap().contains("under VRID 51"));
+}
+
+#[test]
+fn a_flood_under_another_vrid_is_looked_at_ten_times_a_second() {
+    let mut bench = backup(&router(51));
+    let bytes = naming(77, &[51], 10);
+    for _ in 0..10_000 {
+        bench.packet(PEER, &bytes);
+        bench.now = bench.now + Duration::from_micros(100);
+    }
+    assert_eq!(bench.router().counters.misconfigured, 10);
+    assert_eq!(bench.node.status(bench.now).ports[0].unknown_vrid, 10_000);
+}
+
+#[test]
 fn a_password_that_is_missing_or_wrong_is_counted_and_never_shown() {
-    let ours = Router { auth_pass: Some(crate::config::Secret::new("geheim".into())), ..v2() };
+    let ours = Router { auth_pass: Some(config::Secret::new("geheim".into())), ..v2() };
     let mut bench = Bench::new(vec![ours.clone()]);
     bench.packet(PEER, &advert(&ours, PEER, 200));
     let shown = bench.router();
@@ -343,7 +469,7 @@ const SECRET: [u8; 8] = *b"geheimnis".first_chunk().unwrap();
 
 #[test]
 fn an_advert_with_a_password_is_not_remembered() {
-    let auth_pass = Some(crate::config::Secret::new(String::from_utf8_lossy(&SECRET).into()));
+    let auth_pass = Some(config::Secret::new(String::from_utf8_lossy(&SECRET).into()));
     let ours = Router { auth_pass, ..v2() };
     let mut bench = Bench::new(vec![ours.clone()]);
     let mut bytes = advert(&ours, PEER, 200);
