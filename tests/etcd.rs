@@ -190,6 +190,52 @@ fn havip_at(host: &Host, etcd: &Cluster, arguments: &[&str]) -> (String, Option<
 }
 
 with_each_version! {
+    isolated fn a_slip_in_the_default_interface_takes_no_vip_away(version: &'static str) {
+        let Some((mut lan, etcd)) = set_up(module_path!(), version) else { return };
+        let (a, b) = (lan.host(), lan.host());
+        let (first, second) = (gateway(&a, &etcd), gateway(&b, &etcd));
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
+        for vrid in 100..=102 {
+            etcd.put(&format!("/havip/virtual_router/{vrid}/vips"), &format!("192.0.2.{vrid}"));
+        }
+        etcd.put("/havip/node/gw1/virtual_router/default/priority", "200");
+        etcd.put("/havip/node/gw1/vrids", "100-102");
+        etcd.put("/havip/node/gw2/vrids", "100-102");
+        let all = || (100..=102).all(|vrid| a.has(&format!("192.0.2.{vrid}")));
+        wait("the range is three routers, on the one of higher priority", all);
+        second.wait_for("backup");
+        etcd.put("/havip/virtual_router/default/interface", "eht0");
+        let error = "this box has no interface eht0";
+        wait("both say so", || {
+            [&first, &second].iter().all(|daemon| {
+                daemon.log().contains(error)
+                    && daemon.status()["config"]["problems"].to_string().contains(error)
+            })
+        });
+        // What changes beside it counts, which shows that the state was taken over.
+        etcd.put("/havip/virtual_router/102/priority", "90");
+        etcd.put("/havip/virtual_router/103/vips", "192.0.2.103");
+        etcd.put("/havip/virtual_router/103/interface", "eth0");
+        etcd.put("/havip/node/gw1/vrids", "100-103");
+        wait("a new router comes", || a.has("192.0.2.103"));
+        assert!(all());
+        for router in first.status()["vrrp"]["routers"].as_array().unwrap() {
+            assert_eq!(router["counters"]["master_transitions"], 1, "{router}");
+        }
+        // The interface appears: it goes there by itself.
+        let mut link = Command::new("ip");
+        link.args(["link", "add", "eht0", "type", "bridge"]);
+        assert!(a.within(|| link.status().unwrap().success()));
+        wait("it moves", || !all());
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        wait("and back, with all well", || {
+            all() && first.status()["config"]["problems"].as_array().unwrap().is_empty()
+        });
+    }
+}
+
+with_each_version! {
     isolated fn what_was_exported_can_be_put_back_whatever_it_is(version: &'static str) {
         let Some((mut lan, etcd)) = set_up(module_path!(), version) else { return };
         let a = lan.host();

@@ -408,6 +408,36 @@ isolated! {
 }
 
 isolated! {
+    fn a_file_with_an_interface_that_is_not_there_moves_nothing_until_it_is() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1");
+        let text = a.config(&a.router("51", &keys));
+        let daemon = a.daemon_of(&text);
+        daemon.wait_for("active");
+        wait("the VIP is there", || a.has(VIP));
+        let wrong = text.replace("\"eth0\"", "\"eht0\"");
+        daemon.reload(&wrong);
+        let path = daemon.config.to_str().unwrap();
+        wait("it is told", || {
+            let (text, code) = havip(&["status", "--check", "-c", path]);
+            code == Some(4) && text.contains("this box has no interface eht0 (did you mean \"eth0\"?)")
+        });
+        let router = || daemon.status()["vrrp"]["routers"][0].clone();
+        assert_eq!((&router()["interface"], &router()["state"]), (&"eth0".into(), &"active".into()));
+        assert_eq!(router()["counters"]["master_transitions"], 1);
+        assert!(a.has(VIP));
+        // There it is, and the file counts when it is read again.
+        let mut link = Command::new("ip");
+        link.args(["link", "add", "eht0", "type", "bridge"]);
+        assert!(a.within(|| link.status().unwrap().success()));
+        daemon.reload(&wrong);
+        wait("it has moved", || router()["interface"] == "eht0");
+        wait("the VIP is gone", || !a.has(VIP));
+    }
+}
+
+isolated! {
     fn routers_that_are_listed_and_do_not_run_are_shown_with_their_reason() {
         let mut lan = Lan::new();
         let a = lan.host();

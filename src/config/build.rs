@@ -113,6 +113,8 @@ pub(super) struct Builder<'a> {
     named: BTreeSet<RouterName>,
     /// Routers that do not run, and why.
     idle: BTreeMap<RouterName, String>,
+    /// Interfaces that this box does not have.
+    absent: BTreeSet<IfName>,
     /// Where the VIPs of each router stand, for what shows only beside the others.
     places: BTreeMap<RouterName, Found<'a>>,
 }
@@ -131,6 +133,7 @@ impl<'a> Builder<'a> {
             kept: BTreeSet::new(),
             named: BTreeSet::new(),
             idle: BTreeMap::new(),
+            absent: BTreeSet::new(),
         }
     }
 
@@ -226,7 +229,10 @@ impl<'a> Builder<'a> {
         let result = self.parse_router(name);
         self.problems.about(before, name);
         match result {
-            Ok(router) => router.map(Arc::new),
+            Ok(router) => {
+                let router = router?;
+                self.left_where_it_is(&router).or_else(|| Some(Arc::new(router)))
+            }
             Err(Bad) => {
                 let kept = self.input.previous.and_then(|config| config.routers.get(name));
                 // Wrong keys are a mistake; that there are none at all can be meant.
@@ -240,6 +246,34 @@ impl<'a> Builder<'a> {
                 kept.cloned()
             }
         }
+    }
+
+    /// The form that a router had, if it was on an interface of this box and shall go to one that
+    /// the box does not have: a slip in a name, most likely, and no order to give its VIPs up. Once
+    /// there is such an interface it goes.
+    fn left_where_it_is(&mut self, router: &Router) -> Option<Arc<Router>> {
+        let there = self.input.facts.interfaces.as_ref()?;
+        let before = self.input.previous?.routers.get(&router.name)?;
+        let (old, new) = (&before.interface, &router.interface);
+        if there.contains(new) || !there.contains(old) {
+            return None;
+        }
+        let name = &router.name;
+        if self.absent.insert(new.clone()) {
+            let near = nearest(new.as_str(), there.iter().map(IfName::as_str));
+            let near = near.map_or_else(String::new, |near| format!(" (did you mean \"{near}\"?)"));
+            let message = format!(
+                "this box has no interface {new}{near}: what runs on another one stays there until \
+                 it has"
+            );
+            let found = router_key("interface").and_then(|key| self.view.find(name.as_str(), key));
+            if let Some(found) = found {
+                self.report(Severity::Error, &found.path, found.entry, message);
+            }
+        }
+        self.kept.insert(name.clone());
+        self.fate(name, &format!("there is no interface {new}"), true);
+        Some(Arc::clone(before))
     }
 
     /// Says what becomes of a router that cannot be as it should.

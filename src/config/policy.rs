@@ -1,5 +1,6 @@
 //! What the store may do on this box: decided locally, and by what the box is.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::model::{IfName, Prefix};
@@ -20,13 +21,15 @@ pub struct Policy {
     pub features: Option<Vec<String>>,
 }
 
-/// What the box is, as far as a policy asks.
+/// What the box is, as far as a configuration asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Its addresses, without VIPs.
     pub own_addresses: Vec<IpAddr>,
     /// Its default gateways.
     pub gateways: Vec<IpAddr>,
+    /// Its interfaces, where that is known.
+    pub interfaces: Option<BTreeSet<IfName>>,
 }
 
 impl Policy {

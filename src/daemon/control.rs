@@ -47,6 +47,9 @@ use crate::store::snapshot::Snapshot;
 /// How often the box is looked at for what the store is told of it: its address, and the MAC of
 /// its tunnel.
 const LOOK: Duration = Duration::from_secs(10);
+/// How soon, if what the box was does not fit a new state of the store.
+#[cfg(feature = "etcd")]
+const LOOK_SOON: Duration = Duration::from_secs(1);
 /// Clients' questions that may wait.
 const ASKS_MAX: usize = 64;
 /// Results of work off this thread: one of each kind.
@@ -367,6 +370,7 @@ impl Control {
             let known = std::mem::take(&mut self.sources.problems);
             let running = self.sources.running.clone();
             let config = self.sources.rebuild(&self.identity.facts);
+            self.note_state();
             self.tell_problems(&known);
             if running.is_none_or(|running| running != config) {
                 self.send_config(config);

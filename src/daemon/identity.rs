@@ -63,7 +63,11 @@ impl Identity {
         let mac = snapshot.links.iter().find(|link| link.name == *tunnel).and_then(|link| link.mac);
         Self {
             addresses: candidates(snapshot, own(), &gateways),
-            facts: Facts { own_addresses: own().map(|a| a.prefix.ip).collect(), gateways },
+            facts: Facts {
+                own_addresses: own().map(|a| a.prefix.ip).collect(),
+                gateways,
+                interfaces: Some(snapshot.links.iter().map(|link| link.name.clone()).collect()),
+            },
             mac: Some(mac.unwrap_or(Mac::BROADCAST)),
             macs: macs(snapshot),
         }

@@ -62,7 +62,7 @@ impl Start {
         let local = Local::parse(Path::new("havip.toml"), local.as_bytes());
         let local = local.unwrap_or_else(|problems| panic!("the local file: {problems:?}"));
         let own_addresses = own.iter().map(|prefix| prefix.ip).collect();
-        Self { node, local, facts: Facts { own_addresses, gateways: Vec::new() } }
+        Self { node, local, facts: Facts { own_addresses, ..Facts::default() } }
     }
 }
 

@@ -79,6 +79,62 @@ fn only_an_explicit_word_releases_a_router() {
 }
 
 #[test]
+fn an_interface_that_the_box_does_not_have_moves_no_router_that_runs() {
+    let before = running();
+    let on_box = |names: &[&str]| {
+        let names = names.iter().map(|name| IfName::new(name).unwrap());
+        Facts { interfaces: Some(names.collect()), ..Facts::default() }
+    };
+    let wrong = ("/havip/virtual_router/default/interface", "eht0");
+    let slip = etcd(&[wrong, R1, R2, BOTH]);
+    let built =
+        |tree: &Tree, previous, facts: &Facts| with(tree, previous, &Policy::default(), facts);
+    let kept = built(&slip, Some(&before), &on_box(&["lo", "eth0"]));
+    assert_eq!(kept.config, before);
+    assert_eq!(kept.kept, [name("1"), name("2")].into());
+    assert_told(
+        &kept.problems,
+        Severity::Error,
+        "/havip/virtual_router/default/interface (revision 1): error: this box has no interface eht0 \
+         (did you mean \"eth0\"?): what runs on another one stays there until it has",
+    );
+    let once =
+        kept.problems.iter().filter(|problem| problem.message.starts_with("this box has no"));
+    assert_eq!(once.count(), 1, "however many routers it concerns");
+    let fate =
+        "error: virtual_router/2: there is no interface eht0: this router goes on in the form";
+    assert_told(&kept.problems, Severity::Error, fate);
+    // Only what it concerns is kept as it was.
+    let one = etcd(&[
+        DEFAULT,
+        ("/havip/virtual_router/1/vips", "10.0.0.9"),
+        ("/havip/node/gw1/virtual_router/2/interface", "eht0"),
+        R2,
+        BOTH,
+    ]);
+    let outcome = built(&one, Some(&before), &on_box(&["eth0"]));
+    assert_eq!(vips(router(&outcome.config, "1")), ["10.0.0.9"]);
+    assert_eq!(router(&outcome.config, "2"), router(&before, "2"));
+    // It moves as soon as there is one, and where it has nothing to lose.
+    for there in [&["eth0", "eht0"][..], &["lo"], &["eht0"]] {
+        let outcome = built(&slip, Some(&before), &on_box(there));
+        assert_eq!(router(&outcome.config, "1").interface.as_str(), "eht0", "{there:?}");
+        assert_eq!(told(&outcome.problems), "", "{there:?}");
+    }
+    assert_eq!(
+        router(&built(&slip, None, &on_box(&["eth0"])).config, "1").interface.as_str(),
+        "eht0"
+    );
+    // An order is an order.
+    for order in
+        [("/havip/node/gw1/vrids", "none"), ("/havip/virtual_router/default/enabled", "no")]
+    {
+        let tree = etcd(&[wrong, R1, R2, ("/havip/node/gw1/vrids", "1,2"), order]);
+        assert_eq!(names(&built(&tree, Some(&before), &on_box(&["eth0"])).config), [""; 0]);
+    }
+}
+
+#[test]
 fn a_range_in_the_list_is_each_router_of_it_and_a_wrong_one_releases_nothing() {
     let vips: Vec<(String, String)> = (120..=125)
         .map(|vrid| (format!("/havip/virtual_router/{vrid}/vips"), format!("10.0.0.{vrid}")))
@@ -245,6 +301,7 @@ fn the_store_cannot_take_the_box() {
     let facts = Facts {
         own_addresses: vec!["192.0.2.10".parse().unwrap()],
         gateways: vec!["192.0.2.1".parse().unwrap()],
+        interfaces: None,
     };
     let policy = Policy {
         interfaces: Some(vec!["eth*".into(), "lo".into()]),
@@ -288,7 +345,7 @@ fn what_stands_in_the_local_file_is_not_bound_by_the_policy() {
     let policy =
         Policy { interfaces: Some(vec![]), addresses: Some(vec![]), features: Some(vec![]) };
     let gateways = vec!["10.0.0.3".parse().unwrap()];
-    let facts = Facts { own_addresses: vec![], gateways };
+    let facts = Facts { gateways, ..Facts::default() };
     let local = router_100("interface = \"lo\"\nvips = [\"10.0.0.3/7\"]\n");
     let outcome = with(&local, None, &policy, &facts);
     assert_eq!((names(&outcome.config), outcome.problems), (vec!["100"], vec![]));

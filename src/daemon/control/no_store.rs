@@ -29,6 +29,8 @@ impl Control {
 
     pub(super) const fn write_snapshot(&mut self) {}
 
+    pub(super) const fn note_state(&mut self) {}
+
     pub(super) fn start_without_store(&mut self) {}
 
     pub(super) async fn store_speaks(&self) -> io::Result<Wake> {

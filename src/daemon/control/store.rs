@@ -12,8 +12,8 @@ use super::super::identity::Identity;
 use super::super::keep::{Keep, Written};
 use super::super::sources::Sources;
 use super::super::status::StoreStatus;
-use super::{Control, Store, Wake};
-use crate::config::{RouterName, Settings, Tree, Vanished, all_routers};
+use super::{Control, LOOK_SOON, Store, Wake};
+use crate::config::{Problem, RouterName, Settings, Tree, Vanished, all_routers};
 use crate::linux::clock;
 use crate::node::Instant;
 use crate::store::StoreEvent;
@@ -183,6 +183,9 @@ impl Control {
         self.waits_until = None;
         self.note_state();
         self.tell_problems(&known);
+        if self.sources.problems.iter().any(Problem::is_error) {
+            self.look_at = self.look_at.min(clock::now() + LOOK_SOON);
+        }
         if before.is_none_or(|before| before != config) {
             log::info!("etcd: revision {revision} is taken over");
             self.send_config(config);
@@ -190,7 +193,7 @@ impl Control {
     }
 
     /// Keeps on disk what the configuration is from.
-    fn note_state(&mut self) {
+    pub(super) fn note_state(&mut self) {
         let since = match self.sources.vanished {
             Vanished::HoldSince(since) => since,
             Vanished::Hold | Vanished::Release => 0,
