@@ -136,6 +136,7 @@ mod tests {
             loopback: name == "lo",
             mac: Some(Mac(mac)),
             mtu: 1500,
+            vrf_table: None,
         }
     }
 

@@ -42,8 +42,8 @@ pub(super) struct Ledger {
 /// What an earlier run left, as far as its file can be believed.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
-    /// Addresses that are there, without owner, as that run put them.
-    pub(super) places: Vec<Place>,
+    /// Addresses that are there, without owner, as that run put them, and whether with a lifetime.
+    pub(super) places: Vec<(Place, bool)>,
     /// Why the file was not used, or none could be made.
     pub(super) warnings: Vec<String>,
 }
@@ -74,7 +74,7 @@ impl Ledger {
                 leftovers.warnings.push(format!("{}: not used: {error}", ledger.path.display()));
             }
         }
-        leftovers.places = ledger.held.keys().copied().collect();
+        leftovers.places = ledger.held.iter().map(|(place, fenced)| (*place, *fenced)).collect();
         if let Err(error) = ledger.rewrite() {
             leftovers.warnings.push(ledger.told(&error));
         }
@@ -88,7 +88,7 @@ impl Ledger {
     pub(super) fn before(&mut self, ops: &[Op]) -> Result<(), String> {
         let mut lines = String::new();
         for op in ops {
-            let Verb::Put { lifetime } = op.verb else { continue };
+            let (Verb::Add { lifetime } | Verb::Renew { lifetime }) = op.verb else { continue };
             let fenced = lifetime.is_some();
             let place = (op.index, op.prefix);
             if self.file.is_some() && self.held.insert(place, fenced) != Some(fenced) {
@@ -110,8 +110,15 @@ impl Ledger {
         let mut lines = String::new();
         for (op, result) in ops.iter().zip(results) {
             let place = (op.index, op.prefix);
-            let gone = matches!(result, Ok(()) | Err(Errno(libc::EADDRNOTAVAIL | libc::ENODEV)));
-            if op.verb == Verb::Remove && gone && self.held.remove(&place).is_some() {
+            let gone = match op.verb {
+                Verb::Remove => {
+                    matches!(result, Ok(()) | Err(Errno(libc::EADDRNOTAVAIL | libc::ENODEV)))
+                }
+                // Another's is there.
+                Verb::Add { .. } => *result == Err(Errno(libc::EEXIST)),
+                Verb::Renew { .. } | Verb::Route { .. } | Verb::Unroute { .. } => false,
+            };
+            if gone && self.held.remove(&place).is_some() {
                 let _ = writeln!(lines, "- {} {}/{}", place.0.0, place.1.ip, place.1.len);
             }
         }
@@ -255,7 +262,7 @@ mod tests {
     }
 
     fn put(last: u8, lifetime: Option<u32>) -> Op {
-        Op { index: INDEX, prefix: prefix(last), verb: Verb::Put { lifetime } }
+        Op { index: INDEX, prefix: prefix(last), verb: Verb::Add { lifetime } }
     }
 
     fn remove(last: u8) -> Op {
@@ -323,7 +330,7 @@ mod tests {
         });
         let all = [there(1, false, 0), there(2, false, 0), there(3, true, 0)];
         let left = dir.leftovers(&all);
-        assert_eq!(left.places, [(INDEX, prefix(1)), (INDEX, prefix(3))]);
+        assert_eq!(left.places, [((INDEX, prefix(1)), true), ((INDEX, prefix(3)), false)]);
         assert!(left.warnings.is_empty());
     }
 
@@ -335,7 +342,7 @@ mod tests {
         let all = snapshot(&[there(1, false, 0)]);
         for _ in 0..2 {
             let (ledger, left) = Ledger::open(&dir.0, &all);
-            assert_eq!(left.places, [(INDEX, prefix(1))]);
+            assert_eq!(left.places, [((INDEX, prefix(1)), true)]);
             std::mem::forget(ledger);
         }
     }
@@ -346,6 +353,17 @@ mod tests {
             ledger.before(&[put(1, Some(4)), put(2, None)]).unwrap();
         });
         assert!(dir.leftovers(&[there(1, true, 0), there(2, false, 0)]).places.is_empty());
+    }
+
+    #[test]
+    fn an_address_that_was_anothers_already_is_not_named() {
+        let dir = RunDir::new("there").after_a_crash_of(|ledger| {
+            let puts = [put(1, Some(4)), put(2, Some(4))];
+            ledger.before(&puts).unwrap();
+            ledger.after(&puts, &[Err(Errno(libc::EEXIST)), Ok(())]).unwrap();
+        });
+        let left = dir.leftovers(&[there(1, false, 0), there(2, false, 0)]);
+        assert_eq!(left.places, [((INDEX, prefix(2)), true)]);
     }
 
     #[test]

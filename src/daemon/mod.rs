@@ -42,7 +42,7 @@ use smol::Executor;
 
 use crate::config::{NodeName, NodeNaming, Settings};
 use crate::linux::lock::{Lock, LockError};
-use crate::linux::netlink::{Notifications, Requests, default_gateways};
+use crate::linux::netlink::{Notifications, Requests, default_gateways, remove_routes};
 use crate::linux::signals::{self, Signal, SignalFd};
 use crate::linux::{hostname, rights, rt};
 use crate::node::Node;
@@ -172,19 +172,24 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
     offload::start().map_err(system("starting the threads for what may wait"))?;
     offload::reactor().map_err(system("starting smol's thread"))?;
 
+    // Addresses of an earlier run are the node's to find and remove; nobody looks at routes.
+    if let Err(error) = remove_routes() {
+        warnings.push(format!("on-link routes of an earlier run may be left: {error}"));
+    }
     let (ledger, leftovers) = Ledger::open(&settings.run_dir, &snapshot);
     warnings.extend(leftovers.warnings);
     // What a crash left on a kernel without marks is not the box's own.
-    let left: BTreeSet<IpAddr> = leftovers.places.iter().map(|(_, prefix)| prefix.ip).collect();
+    let left: BTreeSet<IpAddr> =
+        leftovers.places.iter().map(|((_, prefix), _)| prefix.ip).collect();
     let gateways = default_gateways().unwrap_or_default();
     let identity = Identity::of(&snapshot, gateways, &settings.tunnel_interface, &left);
     let mut core = Node::new();
     let (tape, writer) =
         record.map(Tape::open).transpose().map_err(system("making the record"))?.unzip();
-    for (index, prefix) in leftovers.places {
-        core.remember(index, prefix);
+    for ((index, prefix), fenced) in leftovers.places {
+        core.remember(index, prefix, fenced);
         if let Some(tape) = &tape {
-            tape.take(remembered(index, prefix));
+            tape.take(remembered(index, prefix, fenced));
         }
     }
 

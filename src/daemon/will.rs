@@ -1,14 +1,15 @@
 //! The last will: what is to be sent and taken away if this process dies, kept where the guard
 //! can read it then ([`super::guard`]).
 //!
-//! Memory behind a descriptor, all numbers little-endian. First 64 bytes: `havip`, 0, `w1`,
+//! Memory behind a descriptor, all numbers little-endian. First 64 bytes: `havip`, 0, `w2`,
 //! and `disarmed` (u32): 0 as long as the guard has to act, 1 from a clean end on, and where
 //! another daemon takes over what this one leaves. Then two halves, of which one is whole at any
 //! time, since the writer may be killed in the middle of a word. Each half: sequence number (u64),
 //! length of the rest (u32), hash of the rest (u32); then, for each packet of an active router:
-//! interface index (u32), family (u8: 4 or 6), length (u16) and bytes of the complete IP packet
-//! with priority 0, number of addresses (u16), and each address as family (u8), prefix length (u8)
-//! and 16 bytes, IPv4 in the first 4.
+//! interface index (u32), routing table (u32), family (u8: 4 or 6), length (u16) and bytes of the
+//! complete IP packet with priority 0, number of addresses (u16), and each address as family (u8),
+//! prefix length of its on-link route (u8) and 16 bytes, IPv4 in the first 4. The addresses
+//! themselves are host addresses.
 //!
 //! All of it is written at each change of a state: for a thousand routers some 60 KB and 0.2 ms of
 //! the engine's time, since the packets are made once and kept with the routers' other adverts.
@@ -29,7 +30,7 @@ use crate::node::{Farewell, Node};
 use crate::wire::{Family, IfIndex};
 
 /// How it begins; the number is the form's.
-const MAGIC: [u8; 8] = *b"havip\0w1";
+const MAGIC: [u8; 8] = *b"havip\0w2";
 /// Where `disarmed` stands.
 const DISARMED: u64 = 8;
 /// Where the first half begins.
@@ -112,6 +113,7 @@ fn put(out: &mut Vec<u8>, farewell: &Farewell<'_>) {
     let short = |length: usize| u16::try_from(length).unwrap_or(u16::MAX).to_le_bytes();
     for packet in farewell.packets.iter() {
         out.extend(farewell.port.index.0.to_le_bytes());
+        out.extend(farewell.table.to_le_bytes());
         out.push(match farewell.port.family {
             Family::V4 => 4,
             Family::V6 => 6,
@@ -211,17 +213,25 @@ impl Reader {
 pub struct Entry<'a> {
     /// Where it goes out.
     pub port: Port,
+    /// Where its on-link routes are.
+    pub table: u32,
     /// The complete IP packet.
     pub packet: &'a [u8],
     addresses: &'a [u8],
 }
 
 impl Entry<'_> {
-    /// Whether an address is among the router's.
+    /// Whether this is an address as the router's are put.
     #[must_use]
     pub fn names(&self, index: IfIndex, prefix: &Prefix) -> bool {
-        let addresses = self.addresses.chunks_exact(ADDRESS);
-        self.port.index == index && addresses.filter_map(address).any(|named| named == *prefix)
+        self.port.index == index
+            && *prefix == Prefix::host(prefix.ip)
+            && self.addresses().any(|named| named.ip == prefix.ip)
+    }
+
+    /// Its addresses, with the prefix lengths of their on-link routes.
+    pub fn addresses(&self) -> impl Iterator<Item = Prefix> {
+        self.addresses.chunks_exact(ADDRESS).filter_map(address)
     }
 }
 
@@ -244,6 +254,7 @@ impl<'a> Iterator for Entries<'a> {
 
     fn next(&mut self) -> Option<Entry<'a>> {
         let (index, rest) = self.0.split_first_chunk::<4>()?;
+        let (table, rest) = rest.split_first_chunk::<4>()?;
         let (&family, rest) = rest.split_first()?;
         let family = match family {
             4 => Family::V4,
@@ -254,7 +265,7 @@ impl<'a> Iterator for Entries<'a> {
         let (addresses, rest) = counted(rest, ADDRESS)?;
         self.0 = rest;
         let port = Port { index: IfIndex(u32::from_le_bytes(*index)), family };
-        Some(Entry { port, packet, addresses })
+        Some(Entry { port, table: u32::from_le_bytes(*table), packet, addresses })
     }
 }
 
@@ -273,6 +284,7 @@ mod tests {
     fn farewell() -> Farewell<'static> {
         Farewell {
             port: Port { index: IfIndex(3), family: Family::V4 },
+            table: 254,
             packets: vec![vec![9, 9, 9]].into(),
             addresses: vec![
                 Prefix { ip: [10, 0, 0, 3].into(), len: 24 },
@@ -320,17 +332,20 @@ mod tests {
         let mut out = Vec::new();
         let farewell = farewell();
         put(&mut out, &farewell);
-        let mut expected = vec![3, 0, 0, 0, 4, 3, 0, 9, 9, 9, 2, 0, 4, 24, 10, 0, 0, 3];
+        let mut expected =
+            vec![3, 0, 0, 0, 254, 0, 0, 0, 4, 3, 0, 9, 9, 9, 2, 0, 4, 24, 10, 0, 0, 3];
         expected.extend([0; 12]);
         expected.extend([6, 128, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
         assert_eq!(out, expected);
         let entry = Entries(&out).next().unwrap();
         assert_eq!((entry.port, entry.packet), (farewell.port, &[9, 9, 9][..]));
+        assert!(entry.addresses().eq(farewell.addresses.iter().copied()));
         for address in &farewell.addresses {
-            assert!(entry.names(IfIndex(3), address));
-            assert!(!entry.names(IfIndex(4), address));
+            let host = Prefix::host(address.ip);
+            assert!(entry.names(IfIndex(3), &host));
+            assert!(!entry.names(IfIndex(4), &host));
         }
-        assert!(!entry.names(IfIndex(3), &Prefix::host([10, 0, 0, 3].into())), "another length");
+        assert!(!entry.names(IfIndex(3), &farewell.addresses[0]), "a network's is another's");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::claims::Claim;
+use super::claims::{Claim, Holder};
 use super::entry::{Entry, RouterId, Timer};
 use super::kernel::Port;
 use super::links::Place;
@@ -91,13 +91,14 @@ impl Node {
             self.effects(now, id, before, &mut effects, out);
             // Addresses that are listed no more go now; new ones come once all have gone.
             if let Some(entry) = self.entries.get(&id) {
-                let wanted: BTreeSet<Place> = entry.wanted_places().into_iter().collect();
+                let wanted: BTreeSet<Place> = entry.wanted().map(|(place, _)| place).collect();
                 let places = entry.places.clone();
                 for place in places.into_iter().filter(|place| !wanted.contains(place)) {
                     self.release(id, place);
                 }
             }
             self.warn_not_advertised(now, id, out);
+            self.warn_unfit(now, id, out);
         }
         self.effects = effects;
     }
@@ -210,9 +211,9 @@ impl Node {
     /// Claims what an active router should have, releases what it should not.
     pub(super) fn sync_claims(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
         let Some(entry) = self.entries.get(&id) else { return };
-        let wanted = entry.wanted_places();
+        let wanted: Vec<(Place, u8)> = entry.wanted().collect();
         let lifetime = entry.lifetime;
-        let keep: BTreeSet<Place> = wanted.iter().copied().collect();
+        let keep: BTreeSet<Place> = wanted.iter().map(|(place, _)| *place).collect();
         let before: BTreeSet<Place> = entry.places.iter().copied().collect();
         for place in before.symmetric_difference(&keep) {
             self.watches.stale(place.0);
@@ -220,19 +221,21 @@ impl Node {
         for place in before.difference(&keep) {
             self.release(id, *place);
         }
-        for place in &wanted {
-            let claim = Claim { router: id, lifetime };
-            if self.claims.claim_on(place) == Some(&claim) {
+        for (place, len) in &wanted {
+            let claim = Claim { router: id, lifetime, len: *len };
+            let before = self.claims.claim_on(place).copied();
+            if before == Some(claim) {
                 continue;
             }
             let there = self.claims.claim(*place, claim, &self.links);
-            if there {
+            // Another lifetime or length is nobody's news.
+            if there && before.is_none_or(|before| before.router != id) {
                 self.announcer.start(*place);
-                self.warn_held_by_other(now, id, place, out);
+                self.held_by_other(now, place, out);
             }
         }
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.places = wanted;
+            entry.places = wanted.into_iter().map(|(place, _)| place).collect();
             let renews = entry.lifetime.filter(|_| !entry.places.is_empty());
             entry.renew_at = renews.map(|lifetime| {
                 let next = now + renewal_interval(lifetime);
@@ -243,15 +246,16 @@ impl Node {
         self.retime(id);
     }
 
-    fn warn_held_by_other(&mut self, now: Instant, id: RouterId, place: &Place, out: &mut Actions) {
-        let foreign = self.links.address(place).is_some_and(|there| !self.claims.is_ours(there));
-        let Some(entry) = self.entries.get(&id) else { return };
+    /// Says so if a wanted place is another's.
+    pub(super) fn held_by_other(&mut self, now: Instant, place: &Place, out: &mut Actions) {
+        let Holder::Other(other) = self.claims.holder(place, &self.links) else { return };
+        let Some(claim) = self.claims.claim_on(place) else { return };
+        let Some(entry) = self.entries.get(&claim.router) else { return };
         let config = entry.router.config();
-        // The owner's VIPs are the box's own addresses (RFC 9568 §1.6).
-        if foreign && config.priority != crate::wire::vrrp::Priority::OWNER {
-            let router = config.name.clone();
-            self.notice(now, Notice::HeldByOther { router, address: place.1 }, out);
-        }
+        let owner = config.priority == crate::wire::vrrp::Priority::OWNER;
+        let (router, interface) = (config.name.clone(), config.interface.clone());
+        let other = *other;
+        self.notice(now, Notice::HeldByOther { router, other, interface, owner }, out);
     }
 
     fn release(&mut self, id: RouterId, place: Place) {
@@ -358,9 +362,9 @@ impl Node {
         let ours = |address: &super::kernel::Address| self.claims.is_ours(address);
         let source = index.and_then(|index| {
             let kept = entry.source.filter(|_| entry.link == Some(index));
-            kept.filter(|ip| self.links.has_source(index, ip, ours))
-                .or_else(|| self.links.primary(index, config.family, ours))
+            self.links.source(index, &config, kept, ours)
         });
+        let (source, fit) = (source.map(|source| source.ip), source.map(|source| source.fit));
         let why = match link {
             None => Some(NotReady::NoInterface),
             Some(link) if !link.up => Some(NotReady::LinkDown),
@@ -385,15 +389,24 @@ impl Node {
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let readdressed = entry.source != source || entry.mtu != mtu;
-        (entry.link, entry.mtu, entry.source) = (index, mtu, source);
+        (entry.link, entry.mtu, entry.source, entry.source_fit) = (index, mtu, source, fit);
         if readdressed {
             entry.forget_frames();
         }
         let before = std::mem::replace(&mut entry.not_ready, why);
+        if let (Some(to), Some(fit)) = (source, fit)
+            && let Some(from) = entry.last_source.replace(to)
+            && from != to
+        {
+            let router = config.name.clone();
+            self.notice(now, Notice::SourceChanged { router, from, to, fit }, out);
+        }
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         match why {
             None if !was_ready || moved => {
                 entry.not_ready_said = false;
                 self.warn_not_advertised(now, id, out);
+                self.warn_unfit(now, id, out);
                 self.input(now, id, Input::Startup, out);
             }
             // RFC 9568 §6.4 has no event for a new primary address: state and VIPs stay, and
@@ -412,6 +425,20 @@ impl Node {
                 let router = config.name.clone();
                 self.notice(now, Notice::NotReady { router, why }, out);
             }
+        }
+    }
+
+    /// Finds VIPs that no host of the interface's subnets can have.
+    fn warn_unfit(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(index) = entry.link else { return };
+        let config = Arc::clone(entry.router.config());
+        let vips = config.vips.iter().chain(&config.vips_excluded);
+        let unfit = vips.filter_map(|vip| Some((vip.ip, self.links.unfit(index, vip.ip)?)));
+        entry.unfit = unfit.collect();
+        for (address, why) in entry.unfit.clone() {
+            let router = config.name.clone();
+            self.notice(now, Notice::UnfitVip { router, address, why }, out);
         }
     }
 

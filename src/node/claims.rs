@@ -1,8 +1,15 @@
 //! Which addresses the kernel should carry, and what is to be done about the difference.
 //!
 //! Level-triggered: a place (link and address) that something happened to is looked at again,
-//! wanted against actual, and so falls into one of three queues. Nothing is done twice or in the
+//! wanted against actual, and so falls into one of the queues. Nothing is done twice or in the
 //! wrong order because of an event that came late, was lost, or came twice.
+//!
+//! A wanted place is a host address, whatever prefix length is configured: it is nobody's primary
+//! or secondary address, and no route of the kernel's belongs to it ([`onlink`]). Any address with
+//! that IP on the link counts as there. Where it is another's, it stays as it is, and none of ours
+//! is beside it; ours comes back when that one goes.
+
+mod onlink;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,8 +17,9 @@ use std::time::Duration;
 use super::Instant;
 use super::entry::RouterId;
 use super::kernel::{Address, Errno, IFA_PROTO_HAVIP, Op, Verb};
-use super::links::{Links, Place, from};
+use super::links::{Links, Place, from, host};
 use crate::wire::IfIndex;
+use onlink::{Route, Standing};
 
 /// Operations in one request: small enough that the first address is confirmed, and announced,
 /// within a few milliseconds, and that a renewal need not wait long behind additions.
@@ -32,6 +40,10 @@ const FIGHT: Duration = Duration::from_secs(20);
 const EADDRNOTAVAIL: i32 = 99;
 /// ENODEV: nor was the link.
 const ENODEV: i32 = 19;
+/// ESRCH: there was no such route.
+const ESRCH: i32 = 3;
+/// EEXIST: there is one already.
+const EEXIST: i32 = 17;
 
 /// A wish for one address, on behalf of one router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +51,19 @@ pub(super) struct Claim {
     pub(super) router: RouterId,
     /// Seconds that the kernel keeps it without renewal; `None`: for ever.
     pub(super) lifetime: Option<u32>,
+    /// The configured prefix length: what is on the link beside it.
+    pub(super) len: u8,
+}
+
+/// Who has the IP of a place on its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder<'a> {
+    /// It is not there.
+    Nobody,
+    /// We, as it is wanted.
+    Ours,
+    /// Somebody else, with an address of whatever prefix length.
+    Other(&'a Address),
 }
 
 /// What became of an operation.
@@ -46,6 +71,8 @@ pub(super) struct Claim {
 pub(super) enum Done {
     /// The address is there now, and was not before: announce it.
     Added(Place),
+    /// The kernel says that it is there already, and nothing was said of it: ask what is true.
+    Unknown,
     /// It did not work, and will be tried again.
     Failed(Op, Errno),
 }
@@ -59,47 +86,106 @@ pub(super) enum Lost {
     Wanted,
     /// It came back so often already that someone else means it.
     Fought,
+    /// It was another's, and ours takes its place.
+    Vacated,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// In the order in which they are done: removals go first (someone else may hold the address
+/// already), then renewals (they have a deadline), then additions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Remove,
+    Unroute,
     Renew,
     Add,
+    Route,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [Self::Remove, Self::Unroute, Self::Renew, Self::Add, Self::Route];
+
+    const fn lane(self) -> Lane {
+        match self {
+            Self::Remove | Self::Renew | Self::Add => Lane::Address,
+            Self::Unroute | Self::Route => Lane::Route,
+        }
+    }
+}
+
+/// What waits for each other: what is done to an address, and what to its route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    Address,
+    Route,
+}
+
+/// An operation on its way to the kernel.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    kind: Kind,
+    place: Place,
+    op: Op,
 }
 
 /// Wishes, and the work that follows from them.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     wanted: BTreeMap<Place, Claim>,
-    /// Places that this daemon filled: how it knows its own where the kernel has no IFA_PROTO.
-    put: BTreeSet<Place>,
-    remove: BTreeSet<Place>,
-    renew: BTreeSet<Place>,
-    add: BTreeSet<Place>,
-    inflight: VecDeque<Vec<(Kind, Op)>>,
+    /// Places that this daemon filled, and whether with a lifetime: how it knows its own where the
+    /// kernel has no IFA_PROTO.
+    put: BTreeMap<Place, bool>,
+    /// The kernel keeps IFA_PROTO: an address on the box has one.
+    keeps_owners: bool,
+    /// On-link routes, by the address that they are there for.
+    routes: BTreeMap<Place, (Route, Standing)>,
+    /// What is to be done.
+    queues: BTreeMap<Kind, BTreeSet<Place>>,
+    inflight: VecDeque<Vec<Asked>>,
     /// Places of those that the kernel reported while they were on their way: what it reported is
     /// newer than their answer.
     told: BTreeSet<Place>,
+    /// What failed in a way that news under way may explain: said when it fails again.
+    doubtful: BTreeSet<(Place, Lane)>,
     /// Not to be touched before.
-    retry: BTreeMap<Place, Instant>,
-    retry_order: BTreeSet<(Instant, Place)>,
+    retry: BTreeMap<(Place, Lane), Instant>,
+    retry_order: BTreeSet<(Instant, (Place, Lane))>,
     added_at: BTreeMap<Place, Instant>,
     /// Until when the losses of a wanted address last at [`LOSS_PACE`].
     losses: BTreeMap<Place, Instant>,
 }
 
 impl Claims {
-    /// Whether havip put this address there.
+    /// Whether havip put this address there. Where the kernel does not keep that, an address with
+    /// another kind of lifetime than the one that was asked for is another's by now.
     pub(super) fn is_ours(&self, address: &Address) -> bool {
-        address.proto == IFA_PROTO_HAVIP
-            || (address.proto == 0 && self.put.contains(&(address.index, address.prefix)))
+        if self.keeps_owners || address.proto != 0 {
+            return address.proto == IFA_PROTO_HAVIP;
+        }
+        let place = (address.index, address.prefix);
+        let asked = self.inflight.iter().flatten().filter(|asked| asked.place == place);
+        let asked = asked.filter(|asked| matches!(asked.kind, Kind::Add | Kind::Renew));
+        let asked = asked.map(|asked| is_fenced(asked.op));
+        self.put.get(&place).copied().into_iter().chain(asked).any(|put| put != address.permanent)
     }
 
-    /// Remembers addresses that an earlier run of this daemon put there, where the kernel does
-    /// not remember it.
-    pub(super) fn remember(&mut self, place: Place) {
-        self.put.insert(place);
+    /// Who has the IP of a place.
+    pub(super) fn holder<'a>(&self, place: &Place, links: &'a Links) -> Holder<'a> {
+        let mut holder = Holder::Nobody;
+        for address in links.with_ip(place.0, place.1.ip) {
+            if !self.is_ours(address) {
+                return Holder::Other(address);
+            }
+            if address.prefix == place.1 {
+                holder = Holder::Ours;
+            }
+        }
+        holder
+    }
+
+    /// Remembers an address that an earlier run of this daemon put there, with a lifetime or
+    /// without, where the kernel does not remember it.
+    pub(super) fn remember(&mut self, place: Place, fenced: bool) {
+        self.put.insert(place, fenced);
     }
 
     /// The claim on a place.
@@ -111,10 +197,10 @@ impl Claims {
     pub(super) fn claim(&mut self, place: Place, claim: Claim, links: &Links) -> bool {
         let before = self.wanted.insert(place, claim);
         if before.is_some_and(|before| before.lifetime != claim.lifetime) {
-            self.renew.insert(place);
+            self.renew(place);
         }
         self.look(place, links);
-        links.address(&place).is_some() && !self.remove.contains(&place)
+        self.holder(&place, links) != Holder::Nobody
     }
 
     /// Wants `place` no more, if it was `router` that wanted it.
@@ -127,32 +213,54 @@ impl Claims {
         }
     }
 
-    /// Wants the lifetime of `place` renewed.
+    /// Wants the lifetime of `place` renewed, and of its route.
     pub(super) fn renew(&mut self, place: Place) {
-        self.renew.insert(place);
+        self.queue(Kind::Renew, place);
+        if matches!(self.routes.get(&place), Some((_, Standing::Ours | Standing::Others))) {
+            self.queue(Kind::Route, place);
+        }
+    }
+
+    /// The kernel has an address.
+    pub(super) fn seen(&mut self, address: &Address) {
+        if address.proto != 0 && !self.keeps_owners {
+            self.keeps_owners = true;
+            self.put.clear();
+        }
     }
 
     /// The kernel reports an address at `place`.
     pub(super) fn told(&mut self, place: Place) {
-        if self.is_inflight(&place) {
-            self.told.insert(place);
+        let wanted = host(place);
+        if self.is_inflight(&wanted, Lane::Address) {
+            self.told.insert(wanted);
         }
     }
 
     /// Looks at a place again: something happened to it.
     pub(super) fn look(&mut self, place: Place, links: &Links) {
-        self.add.remove(&place);
-        self.remove.remove(&place);
-        match self.difference(&place, links) {
-            Some(Kind::Add) => _ = self.add.insert(place),
-            Some(Kind::Remove) => _ = self.remove.insert(place),
-            Some(Kind::Renew) | None => {}
+        self.look_at_address(place, links);
+        let wanted = host(place);
+        if wanted != place {
+            self.look_at_address(wanted, links);
+        }
+        self.look_at_route(wanted, links);
+    }
+
+    fn look_at_address(&mut self, place: Place, links: &Links) {
+        self.unqueue(Kind::Add, &place);
+        self.unqueue(Kind::Remove, &place);
+        if let Some(kind) = self.difference(&place, links) {
+            self.queue(kind, place);
         }
         if !self.wanted.contains_key(&place) {
-            self.renew.remove(&place);
+            self.unqueue(Kind::Renew, &place);
             if links.address(&place).is_none() {
-                self.unhold(&place);
+                self.unhold(&(place, Lane::Address));
+                self.doubtful.remove(&(place, Lane::Address));
             }
+        } else if links.place_of(place.0, place.1.ip).is_some() {
+            self.doubtful.remove(&(place, Lane::Address));
         }
     }
 
@@ -162,93 +270,118 @@ impl Claims {
             .addresses()
             .map(|address| (address.index, address.prefix))
             .chain(self.wanted.keys().copied())
+            .chain(self.routes.keys().copied())
             .collect();
-        self.add.clear();
-        self.remove.clear();
-        self.put.retain(|place| links.address(place).is_some());
+        for kind in [Kind::Add, Kind::Remove] {
+            self.queues.remove(&kind);
+        }
+        self.put.retain(|place, _| links.address(place).is_some());
         for place in places {
             self.look(place, links);
         }
     }
 
-    /// What wanted and actual differ by. Another's address is neither replaced nor removed.
-    fn difference(&self, place: &Place, links: &Links) -> Option<Kind> {
-        match (self.wanted.get(place), links.address(place)) {
-            (Some(_), None) => links.link(place.0).map(|_| Kind::Add),
-            (None, Some(address)) if self.is_ours(address) => Some(Kind::Remove),
-            (Some(_) | None, Some(_)) | (None, None) => None,
+    /// Looks at everything on a link again: it came up, went down, or changed its VRF.
+    pub(super) fn look_at_link(&mut self, index: IfIndex, links: &Links) {
+        let places: Vec<Place> = self.places_on(index).collect();
+        for place in places {
+            self.look(place, links);
         }
     }
 
-    /// The next request, if there is work and room for it. Removals go first (someone else may
-    /// hold the address already), then renewals (they have a deadline), then additions.
+    /// What wanted and actual differ by. Another's address is neither replaced nor removed, and
+    /// ours is not beside it.
+    fn difference(&self, place: &Place, links: &Links) -> Option<Kind> {
+        let is_there = links.address(place).is_some_and(|there| self.is_ours(there));
+        match self.holder(place, links) {
+            _ if !self.wanted.contains_key(place) => is_there.then_some(Kind::Remove),
+            Holder::Nobody => links.link(place.0).map(|_| Kind::Add),
+            Holder::Other(_) => is_there.then_some(Kind::Remove),
+            Holder::Ours => None,
+        }
+    }
+
+    /// The next request, if there is work and room for it.
     pub(super) fn next_chunk(&mut self, now: Instant, links: &Links) -> Option<Vec<Op>> {
         if self.inflight.len() >= INFLIGHT_MAX {
             return None;
         }
         self.wake(now, links);
         // So in every turn but a few.
-        if self.remove.is_empty() && self.renew.is_empty() && self.add.is_empty() {
+        if self.queues.is_empty() {
             return None;
         }
-        let mut chunk = Vec::new();
-        for kind in [Kind::Remove, Kind::Renew, Kind::Add] {
-            let room = CHUNK_MAX - chunk.len();
-            let queue = match kind {
-                Kind::Remove => &self.remove,
-                Kind::Renew => &self.renew,
-                Kind::Add => &self.add,
-            };
+        let mut chunk: Vec<Asked> = Vec::new();
+        for kind in Kind::ALL {
+            let Some(queue) = self.queues.get(&kind) else { continue };
+            let lane = kind.lane();
             let places: Vec<Place> = queue
                 .iter()
-                .filter(|place| kind == Kind::Renew || !self.retry.contains_key(place))
-                .filter(|place| !self.is_inflight(place))
-                .take(room)
+                .filter(|place| kind == Kind::Renew || !self.retry.contains_key(&(**place, lane)))
+                .filter(|place| !self.is_inflight(place, lane))
+                .filter(|place| chunk.iter().all(|a| (a.place, a.kind.lane()) != (**place, lane)))
+                .take(CHUNK_MAX - chunk.len())
                 .copied()
                 .collect();
             for place in places {
-                match kind {
-                    Kind::Remove => self.remove.remove(&place),
-                    Kind::Renew => self.renew.remove(&place),
-                    Kind::Add => self.add.remove(&place),
-                };
+                self.unqueue(kind, &place);
                 if let Some(op) = self.op(kind, place, links) {
-                    chunk.push((kind, op));
+                    chunk.push(Asked { kind, place, op });
                 }
             }
         }
         if chunk.is_empty() {
             return None;
         }
-        let ops = chunk.iter().map(|(_, op)| *op).collect();
+        let ops = chunk.iter().map(|asked| asked.op).collect();
         self.inflight.push_back(chunk);
         Some(ops)
     }
 
-    fn op(&self, kind: Kind, place: Place, links: &Links) -> Option<Op> {
+    fn op(&mut self, kind: Kind, place: Place, links: &Links) -> Option<Op> {
         let (index, prefix) = place;
         let verb = match kind {
             Kind::Remove => Verb::Remove,
-            Kind::Renew => {
-                // Only what is there and ours has a lifetime to renew; what is gone is an addition.
-                let ours = links.address(&place).is_some_and(|address| self.is_ours(address));
-                if !ours {
-                    return None;
-                }
-                Verb::Put { lifetime: self.wanted.get(&place)?.lifetime }
-            }
-            Kind::Add => Verb::Put { lifetime: self.wanted.get(&place)?.lifetime },
+            // Only what is there and ours has a lifetime to renew; what is gone is an addition.
+            Kind::Renew if self.holder(&place, links) != Holder::Ours => return None,
+            Kind::Renew => Verb::Renew { lifetime: self.wanted.get(&place)?.lifetime },
+            Kind::Add => Verb::Add { lifetime: self.wanted.get(&place)?.lifetime },
+            Kind::Route => return self.route(place, links),
+            Kind::Unroute => return self.unroute(place, links),
         };
         Some(Op { index, prefix, verb })
     }
 
-    fn is_inflight(&self, place: &Place) -> bool {
-        self.inflight.iter().flatten().any(|(_, op)| (op.index, op.prefix) == *place)
+    fn queue(&mut self, kind: Kind, place: Place) {
+        self.queues.entry(kind).or_default().insert(place);
     }
 
-    /// Wanted places that are empty.
+    fn unqueue(&mut self, kind: Kind, place: &Place) {
+        if let Some(queue) = self.queues.get_mut(&kind) {
+            queue.remove(place);
+            if queue.is_empty() {
+                self.queues.remove(&kind);
+            }
+        }
+    }
+
+    fn queued(&self, kind: Kind) -> impl Iterator<Item = &Place> {
+        self.queues.get(&kind).into_iter().flatten()
+    }
+
+    fn is_queued(&self, kind: Kind, place: &Place) -> bool {
+        self.queues.get(&kind).is_some_and(|queue| queue.contains(place))
+    }
+
+    fn is_inflight(&self, place: &Place, lane: Lane) -> bool {
+        let mut inflight = self.inflight.iter().flatten();
+        inflight.any(|asked| asked.place == *place && asked.kind.lane() == lane)
+    }
+
+    /// Wanted places where nobody has the address.
     pub(super) fn missing(&self, links: &Links) -> Vec<Place> {
-        self.wanted.keys().filter(|place| links.address(place).is_none()).copied().collect()
+        let is_empty = |place: &&Place| links.place_of(place.0, place.1.ip).is_none();
+        self.wanted.keys().filter(is_empty).copied().collect()
     }
 
     /// Whether the answer to an addition of `place` is to come.
@@ -258,7 +391,7 @@ impl Claims {
 
     fn is_under_way(&self, wanted: Kind, place: &Place) -> bool {
         let mut inflight = self.inflight.iter().flatten();
-        inflight.any(|(kind, op)| *kind == wanted && (op.index, op.prefix) == *place)
+        inflight.any(|asked| asked.kind == wanted && asked.place == *place)
     }
 
     /// Takes the results of the oldest request; `links` learns what was acknowledged.
@@ -270,49 +403,97 @@ impl Claims {
     ) -> Vec<Done> {
         let mut done = Vec::new();
         let Some(chunk) = self.inflight.pop_front() else { return done };
-        for (at, (kind, op)) in chunk.into_iter().enumerate() {
-            let place = (op.index, op.prefix);
+        for (at, Asked { kind, place, op }) in chunk.into_iter().enumerate() {
             // A request that failed as a whole has no results: EIO for each.
             let result = results.get(at).copied().unwrap_or(Err(Errno(5)));
-            let told = self.told.remove(&place);
-            match (kind, result) {
-                // It was there, and someone took it away before this was heard of.
-                (Kind::Add, Ok(())) if told && links.address(&place).is_none() => {}
-                // Its link went meanwhile, and the address with it.
-                (Kind::Add, Ok(())) if links.link(op.index).is_none() => {}
-                (Kind::Add, Ok(())) => {
-                    links.acknowledged(op.index, op.prefix);
-                    self.put.insert(place);
-                    if self.wanted.contains_key(&place) {
-                        self.added_at.insert(place, now);
-                    }
-                    done.push(Done::Added(place));
+            done.extend(match kind {
+                Kind::Add | Kind::Renew | Kind::Remove => {
+                    self.address_done(now, kind, op, result, links)
                 }
-                (Kind::Renew, Ok(())) => {}
-                (Kind::Remove, Ok(()) | Err(Errno(EADDRNOTAVAIL | ENODEV))) => {
-                    links.forget_address(&place);
-                    self.put.remove(&place);
-                    self.added_at.remove(&place);
-                }
-                (Kind::Add | Kind::Renew | Kind::Remove, Err(errno)) => {
-                    self.hold(place, now + RETRY);
-                    done.push(Done::Failed(op, errno));
-                }
-            }
+                Kind::Route | Kind::Unroute => self.route_done(now, place, op, result),
+            });
             self.look(place, links);
         }
         done
     }
 
-    /// An address went. It may be wanted again since this daemon asked for its removal.
-    pub(super) fn lost(&mut self, now: Instant, place: Place, links: &Links) -> Lost {
+    fn address_done(
+        &mut self,
+        now: Instant,
+        kind: Kind,
+        op: Op,
+        result: Result<(), Errno>,
+        links: &mut Links,
+    ) -> Option<Done> {
+        let place = (op.index, op.prefix);
+        let told = self.told.remove(&place);
+        let key = (place, Lane::Address);
+        if result.is_ok() {
+            self.doubtful.remove(&key);
+        }
+        match (kind, result) {
+            // It was there, and someone took it away before this was heard of.
+            (Kind::Add, Ok(())) if told && links.address(&place).is_none() => None,
+            // Its link went meanwhile, and the address with it.
+            (Kind::Add, Ok(())) if links.link(op.index).is_none() => None,
+            (Kind::Add, Ok(())) => {
+                links.acknowledged(op.index, op.prefix);
+                if !self.keeps_owners {
+                    self.put.insert(place, is_fenced(op));
+                }
+                if self.wanted.contains_key(&place) {
+                    self.added_at.insert(place, now);
+                }
+                Some(Done::Added(place))
+            }
+            (Kind::Renew, Ok(())) => {
+                if let Some(fenced) = self.put.get_mut(&place) {
+                    *fenced = is_fenced(op);
+                }
+                None
+            }
+            (Kind::Remove, Ok(()) | Err(Errno(EADDRNOTAVAIL | ENODEV))) => {
+                links.forget_address(&place);
+                self.put.remove(&place);
+                self.added_at.remove(&place);
+                None
+            }
+            // Another was faster, or an answer of ours was lost.
+            (Kind::Add, Err(Errno(EEXIST))) if self.holder(&place, links) != Holder::Nobody => {
+                Some(Done::Added(place))
+            }
+            (Kind::Add, Err(Errno(EEXIST))) if self.doubtful.insert(key) => {
+                self.hold(key, now + RETRY);
+                Some(Done::Unknown)
+            }
+            (_, Err(errno)) => {
+                self.hold(key, now + RETRY);
+                Some(Done::Failed(op, errno))
+            }
+            // Not an address's.
+            (Kind::Route | Kind::Unroute, Ok(())) => None,
+        }
+    }
+
+    /// An address went, one of ours or not. It may be wanted again since this daemon asked for its
+    /// removal.
+    pub(super) fn lost(&mut self, now: Instant, place: Place, ours: bool, links: &Links) -> Lost {
+        if !ours {
+            self.look(place, links);
+            let place = host(place);
+            let vacated =
+                self.wanted.contains_key(&place) && self.holder(&place, links) == Holder::Nobody;
+            return if vacated { Lost::Vacated } else { Lost::Unwanted };
+        }
         self.put.remove(&place);
-        let wanted = self.wanted.contains_key(&place) && !self.is_under_way(Kind::Remove, &place);
+        let wanted = self.wanted.contains_key(&place)
+            && !self.is_under_way(Kind::Remove, &place)
+            && self.holder(&place, links) == Holder::Nobody;
         if let Some(at) = self.added_at.remove(&place)
             && wanted
             && now.since(at) < RESTORE_PAUSE
         {
-            self.hold(place, at + RESTORE_PAUSE);
+            self.hold((place, Lane::Address), at + RESTORE_PAUSE);
         }
         self.look(place, links);
         if !wanted {
@@ -323,27 +504,27 @@ impl Claims {
         if until.since(now) >= FIGHT { Lost::Fought } else { Lost::Wanted }
     }
 
-    fn hold(&mut self, place: Place, until: Instant) {
-        self.unhold(&place);
-        self.retry.insert(place, until);
-        self.retry_order.insert((until, place));
+    fn hold(&mut self, key: (Place, Lane), until: Instant) {
+        self.unhold(&key);
+        self.retry.insert(key, until);
+        self.retry_order.insert((until, key));
     }
 
-    fn unhold(&mut self, place: &Place) {
-        if let Some(before) = self.retry.remove(place) {
-            self.retry_order.remove(&(before, *place));
+    fn unhold(&mut self, key: &(Place, Lane)) {
+        if let Some(before) = self.retry.remove(key) {
+            self.retry_order.remove(&(before, *key));
         }
     }
 
     /// Frees places whose pause is over.
     fn wake(&mut self, now: Instant, links: &Links) {
-        while let Some((at, place)) = self.retry_order.first().copied() {
+        while let Some((at, key)) = self.retry_order.first().copied() {
             if at > now {
                 break;
             }
             self.retry_order.pop_first();
-            self.retry.remove(&place);
-            self.look(place, links);
+            self.retry.remove(&key);
+            self.look(key.0, links);
         }
     }
 
@@ -355,47 +536,60 @@ impl Claims {
         self.retry_order.first().map(|(at, _)| *at)
     }
 
-    /// Whether no address is being removed or waits to be.
+    /// Whether nothing is being removed or waits to be.
     pub(super) fn nothing_to_remove(&self) -> bool {
-        self.inflight.is_empty() && self.remove.iter().all(|place| self.retry.contains_key(place))
+        let waits = |kind: Kind| {
+            self.queued(kind).all(|place| self.retry.contains_key(&(*place, kind.lane())))
+        };
+        self.inflight.is_empty() && waits(Kind::Remove) && waits(Kind::Unroute)
     }
 
     /// Drops what is known of a link that went.
     pub(super) fn link_gone(&mut self, index: IfIndex, links: &Links) {
-        take_of(&mut self.put, index);
-        take_of(&mut self.remove, index);
-        while let Some(place) = self.added_at.range(from(index)..).next().map(|(place, _)| *place)
-            && place.0 == index
-        {
+        let keys = self.retry.range((from(index), Lane::Address)..).map(|((place, _), _)| *place);
+        let mut all: BTreeSet<Place> = keys.take_while(|place| place.0 == index).collect();
+        all.extend(of_link(&self.put, index));
+        all.extend(of_link(&self.routes, index));
+        all.extend(of_link(&self.added_at, index));
+        all.extend(self.places_on(index));
+        for queue in self.queues.values() {
+            let places = queue.range(from(index)..).copied();
+            all.extend(places.take_while(|place| place.0 == index));
+        }
+        for place in all {
+            self.put.remove(&place);
+            self.routes.remove(&place);
             self.added_at.remove(&place);
-        }
-        while let Some(place) = self.retry.range(from(index)..).next().map(|(place, _)| *place)
-            && place.0 == index
-        {
-            self.unhold(&place);
-        }
-        let gone: Vec<Place> = self.places_on(index).collect();
-        for place in gone {
+            for lane in [Lane::Address, Lane::Route] {
+                self.unhold(&(place, lane));
+                self.doubtful.remove(&(place, lane));
+            }
+            for kind in Kind::ALL {
+                self.unqueue(kind, &place);
+            }
             self.look(place, links);
         }
-        take_of(&mut self.remove, index);
     }
 
     /// The places on a link that are wanted.
     pub(super) fn places_on(&self, index: IfIndex) -> impl Iterator<Item = Place> {
-        let all = self.wanted.range(from(index)..).map(|(place, _)| *place);
-        all.take_while(move |place| place.0 == index)
+        of_link(&self.wanted, index)
     }
 
-    pub(super) fn sizes(&self) -> [(&'static str, usize); 10] {
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 14] {
+        let queued = |kind| self.queued(kind).count();
         [
             ("claims", self.wanted.len()),
             ("put", self.put.len()),
-            ("to remove", self.remove.len()),
-            ("to renew", self.renew.len()),
-            ("to add", self.add.len()),
+            ("routes", self.routes.len()),
+            ("to remove", queued(Kind::Remove)),
+            ("to renew", queued(Kind::Renew)),
+            ("to add", queued(Kind::Add)),
+            ("to route", queued(Kind::Route)),
+            ("to unroute", queued(Kind::Unroute)),
             ("asked", self.inflight.iter().map(Vec::len).sum()),
             ("told", self.told.len()),
+            ("doubtful", self.doubtful.len()),
             ("held back", self.retry.len().max(self.retry_order.len())),
             ("added", self.added_at.len()),
             ("losses", self.losses.len()),
@@ -403,11 +597,13 @@ impl Claims {
     }
 }
 
-/// Takes the places of a link away.
-fn take_of(places: &mut BTreeSet<Place>, index: IfIndex) {
-    while let Some(place) = places.range(from(index)..).next().copied()
-        && place.0 == index
-    {
-        places.remove(&place);
-    }
+/// The places of one link.
+fn of_link<T>(places: &BTreeMap<Place, T>, index: IfIndex) -> impl Iterator<Item = Place> {
+    let all = places.range(from(index)..).map(|(place, _)| *place);
+    all.take_while(move |place| place.0 == index)
+}
+
+/// Whether what was asked for has a lifetime.
+const fn is_fenced(op: Op) -> bool {
+    matches!(op.verb, Verb::Add { lifetime: Some(_) } | Verb::Renew { lifetime: Some(_) })
 }

@@ -14,7 +14,8 @@ use super::links::Place;
 use super::notice::NotReady;
 use super::rivals::Rivals;
 use super::router::{Heard, Reason, Router, State};
-use crate::config::{self, ChecksumMode};
+use super::source::Fit;
+use crate::config::{self, ChecksumMode, Prefix};
 use crate::wire::vrrp::{AdvertSpec, Auth, RxMeta, SumForm, Version, max_addresses};
 use crate::wire::{Family, IfIndex};
 
@@ -142,8 +143,11 @@ pub(super) struct Entry {
     pub(super) link: Option<IfIndex>,
     /// The sockets that it needs.
     pub(super) port: Option<Port>,
-    /// The address that adverts are sent from.
+    /// The address that adverts are sent from, and why it is that one.
     pub(super) source: Option<IpAddr>,
+    pub(super) source_fit: Option<Fit>,
+    /// The last one that there was.
+    pub(super) last_source: Option<IpAddr>,
     /// Bytes that fit through the link.
     pub(super) mtu: u32,
     /// Why it does not take part; `None`: it does.
@@ -152,6 +156,8 @@ pub(super) struct Entry {
     pub(super) not_ready_said: bool,
     /// Places claimed at the moment, in configured order.
     pub(super) places: Vec<Place>,
+    /// VIPs that no host of the interface's subnets can have, and why.
+    pub(super) unfit: BTreeMap<IpAddr, &'static str>,
     /// Seconds that the kernel keeps them.
     pub(super) lifetime: Option<u32>,
     /// When they are renewed next.
@@ -197,10 +203,13 @@ impl Entry {
             link: None,
             port: None,
             source: None,
+            source_fit: None,
+            last_source: None,
             mtu: 0,
             not_ready: Some(NotReady::Starting),
             not_ready_said: false,
             places: Vec::new(),
+            unfit: BTreeMap::new(),
             lifetime: None,
             renew_at: None,
             unsent: 0,
@@ -225,13 +234,12 @@ impl Entry {
         }
     }
 
-    /// What this router would have if it were active.
-    pub(super) fn wanted_places(&self) -> Vec<Place> {
-        let Some(index) = self.link.filter(|_| self.router.is_active()) else {
-            return Vec::new();
-        };
+    /// What this router should have now, with the configured prefix lengths.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = (Place, u8)> {
+        let index = self.link.filter(|_| self.router.is_active());
         let config = self.router.config();
-        config.vips.iter().chain(&config.vips_excluded).map(|prefix| (index, *prefix)).collect()
+        let vips = config.vips.iter().chain(&config.vips_excluded);
+        vips.filter_map(move |vip| Some(((index?, Prefix::host(vip.ip)), vip.len)))
     }
 
     /// When something is due.

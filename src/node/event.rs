@@ -91,8 +91,11 @@ pub struct Farewell<'a> {
     pub port: Port,
     /// Its adverts with priority 0, whole IP packets: one for each checksum form in use.
     pub packets: Cow<'a, [Vec<u8>]>,
-    /// Its addresses, all on the port's interface, but for those that another put there.
+    /// Its addresses, all on the port's interface, but for those that another put there; each with
+    /// the prefix length of its on-link route.
     pub addresses: Vec<Prefix>,
+    /// The routing table of those routes.
+    pub table: u32,
 }
 
 /// How a frame of [`Actions`] is to be sent.

@@ -114,7 +114,7 @@ impl Node {
         errno: Errno,
         out: &mut Actions,
     ) {
-        if self.links.address(place).is_some() {
+        if self.links.place_of(place.0, place.1.ip).is_some() {
             return;
         }
         let Some(id) = self.claims.claim_on(place).map(|claim| claim.router) else { return };
@@ -145,7 +145,7 @@ impl Node {
     /// A VIP is there: once all are, nothing is remembered of those that were not.
     pub(super) fn placed(&mut self, id: RouterId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.places.iter().all(|place| self.links.address(place).is_some()) {
+        if entry.places.iter().all(|place| self.links.place_of(place.0, place.1.ip).is_some()) {
             entry.unplaced = Unplaced::default();
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::claims::Holder;
 use super::kernel::{Gate, Passage};
 use super::links::Place;
 use super::{Instant, Node, RouterId};
@@ -100,10 +101,9 @@ impl Node {
         let interval = entry.router.config().advert_interval.duration();
         for place in &entry.places {
             // What another put there is not ours to fence in.
-            if self.links.address(place).is_none_or(|there| self.claims.is_ours(there)) {
-                self.fence.open(now, interval, *place);
-            } else {
-                self.fence.shut(*place);
+            match self.claims.holder(place, &self.links) {
+                Holder::Nobody | Holder::Ours => self.fence.open(now, interval, *place),
+                Holder::Other(_) => self.fence.shut(*place),
             }
         }
     }
@@ -111,7 +111,7 @@ impl Node {
     /// What the fence is to be told of this turn.
     pub(super) fn passages(&mut self) -> Vec<Passage> {
         let Self { fence, links, claims, .. } = self;
-        fence.take(|place| links.address(place).is_none_or(|there| !claims.is_ours(there)))
+        fence.take(|place| claims.holder(place, links) != Holder::Ours)
     }
 }
 

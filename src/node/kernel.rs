@@ -1,14 +1,20 @@
 //! What the node knows of the kernel and wants from it, as plain values: the language between the
 //! pure core and the threads that speak netlink.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::Instant;
 use crate::config::{IfName, Prefix};
 use crate::wire::{Family, IfIndex, Mac};
 
-/// IFA_PROTO of the addresses that havip puts on interfaces (kernel 5.18 and newer).
+/// IFA_PROTO of the addresses that havip puts on interfaces (kernel 5.18 and newer), and protocol
+/// of its routes.
 pub const IFA_PROTO_HAVIP: u8 = 0x48;
+/// Metric of havip's on-link routes: a route of anybody else to the same network goes before.
+pub const ROUTE_METRIC: u32 = 18_432;
+/// The routing table of an interface that is in no VRF.
+pub const MAIN_TABLE: u32 = 254;
 
 /// A network interface as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Bytes.
     pub mtu: u32,
+    /// Number of the routing table of the VRF that it is in, if it is in one.
+    pub vrf_table: Option<u32>,
 }
 
 /// An address on an interface as the kernel reports it.
@@ -46,6 +54,25 @@ pub struct Address {
     pub link_scope: bool,
     /// IFA_PROTO; 0 where the kernel has none.
     pub proto: u8,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Prefix { ip, len } = self.prefix;
+        let life = if self.permanent { "permanent" } else { "with a lifetime" };
+        // linux/if_addr.h.
+        let origin = match self.proto {
+            1 => ", of the loopback interface",
+            2 => ", from a router advertisement",
+            3 => ", link-local, from the kernel",
+            _ => "",
+        };
+        let unusable = match self.tentative {
+            true => ", not usable: duplicate address detection runs or has failed",
+            false => "",
+        };
+        write!(f, "{ip}/{len} ({life}{origin}{unusable})")
+    }
 }
 
 /// All links and addresses, from one dump.
@@ -77,17 +104,52 @@ pub enum Change {
     Overrun,
 }
 
-/// What is to be done with one address.
+/// What is to be done with one address, or with the on-link route that goes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// RTM_NEWADDR with NLM_F_CREATE | NLM_F_REPLACE: add it or renew its lifetime. IPv6 with IFA_F_NODAD and
-    /// preferred lifetime 0.
-    Put {
+    /// RTM_NEWADDR with NLM_F_CREATE | NLM_F_EXCL: where such an address is there already, the
+    /// answer is EEXIST, and it stays as it is. IPv6 with IFA_F_NODAD and preferred lifetime 0.
+    Add {
         /// Seconds that the kernel keeps it; `None`: for ever.
+        lifetime: Option<u32>,
+    },
+    /// RTM_NEWADDR with NLM_F_REPLACE: gives an address of ours another lifetime.
+    Renew {
+        /// As in [`Verb::Add`].
         lifetime: Option<u32>,
     },
     /// RTM_DELADDR with the exact local address, prefix length and scope.
     Remove,
+    /// RTM_NEWROUTE: the network of the operation's prefix is on this link. Of havip's own protocol
+    /// number and [`ROUTE_METRIC`]; IPv4 with the address as preferred source.
+    Route {
+        /// The routing table.
+        table: u32,
+        /// Seconds that the kernel keeps it, for IPv6; an IPv4 route goes with its address.
+        lifetime: Option<u32>,
+        /// Whether it is there and ours, and gets another lifetime. Else the answer is EEXIST where
+        /// there is such a route already.
+        again: bool,
+    },
+    /// RTM_DELROUTE of exactly that route.
+    Unroute {
+        /// The routing table.
+        table: u32,
+    },
+}
+
+impl Verb {
+    /// What is done, in words that an address follows.
+    #[must_use]
+    pub const fn doing(self) -> &'static str {
+        match self {
+            Self::Add { .. } => "add",
+            Self::Renew { .. } => "renew",
+            Self::Remove => "remove",
+            Self::Route { .. } => "add the on-link route of",
+            Self::Unroute { .. } => "remove the on-link route of",
+        }
+    }
 }
 
 /// One operation on one address.
@@ -95,7 +157,7 @@ pub enum Verb {
 pub struct Op {
     /// On which interface.
     pub index: IfIndex,
-    /// Which address.
+    /// Which address; for a route, with the prefix length of its network.
     pub prefix: Prefix,
     /// What to do.
     pub verb: Verb,

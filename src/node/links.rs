@@ -5,10 +5,15 @@ use std::net::IpAddr;
 
 use super::kernel::{Address, Change, IFA_PROTO_HAVIP, Link, Snapshot};
 use crate::config::{IfName, Prefix};
-use crate::wire::{Family, IfIndex, Mac};
+use crate::wire::{IfIndex, Mac};
 
 /// An address on a link: what it is known by.
 pub(super) type Place = (IfIndex, Prefix);
+
+/// The same IP there as a host address, which is how a VIP is put.
+pub(super) const fn host((index, prefix): Place) -> Place {
+    (index, Prefix::host(prefix.ip))
+}
 
 /// Links and addresses, kept by notifications and replaced by dumps. What one of them costs does
 /// not grow with the number of the others.
@@ -65,7 +70,8 @@ impl Links {
                 Touched::Link(link.index)
             }
             Change::LinkGone(index) => {
-                let gone: Vec<Place> = self.entries_of(*index).map(|(place, _)| *place).collect();
+                let gone: Vec<Place> =
+                    self.in_order(*index).map(|(_, address)| (*index, address.prefix)).collect();
                 for place in gone {
                     self.forget_address(&place);
                 }
@@ -196,6 +202,11 @@ impl Links {
         self.macs.contains_key(&mac)
     }
 
+    /// Where this address stands on a link, whatever its prefix length.
+    pub(super) fn place_of(&self, index: IfIndex, ip: IpAddr) -> Option<Place> {
+        self.with_ip(index, ip).next().map(|address| (index, address.prefix))
+    }
+
     pub(super) fn by_name(&self, name: &IfName) -> Option<&Link> {
         self.links.get(self.by_name.get(name)?.first()?)
     }
@@ -209,50 +220,59 @@ impl Links {
         self.addresses.values().map(|(_, address)| address)
     }
 
-    /// The address that adverts of `family` are sent from (RFC 9568 §5.1.1.1, §5.1.2.1): the
-    /// link's first IPv4 address, or its first usable link-local one. `ours` tells the VIPs that
-    /// this daemon put there, which must not be it.
-    pub(super) fn primary(
-        &self,
-        index: IfIndex,
-        family: Family,
-        ours: impl Fn(&Address) -> bool,
-    ) -> Option<IpAddr> {
-        self.entries_of(index)
-            .map(|(_, entry)| entry)
-            .filter(|(_, address)| Family::of(&address.prefix.ip) == family && !ours(address))
-            .filter(|(_, address)| match family {
-                Family::V4 => !address.secondary,
-                Family::V6 => address.link_scope && !address.tentative,
-            })
-            .min_by_key(|(order, _)| *order)
-            .map(|(_, address)| address.prefix.ip)
+    /// Why no host can have this IP on a link: one of its subnets uses it for something else.
+    pub(super) fn unfit(&self, index: IfIndex, ip: IpAddr) -> Option<&'static str> {
+        let subnets = self.in_order(index).map(|(_, address)| address.prefix);
+        let mut found = subnets.filter(|subnet| subnet.contains(&ip)).filter_map(|subnet| {
+            // Host bits; of a /31, a /32 and a /127 every address is a host's (RFC 3021, RFC 6164).
+            match ip {
+                IpAddr::V4(ip) if subnet.len < 31 => {
+                    let hosts = u32::MAX.checked_shr(u32::from(subnet.len)).unwrap_or(0);
+                    match ip.to_bits() & hosts {
+                        0 => Some("it is the address of the interface's subnet itself"),
+                        bits if bits == hosts => {
+                            Some("it is the broadcast address of the interface's subnet")
+                        }
+                        _ => None,
+                    }
+                }
+                IpAddr::V6(ip) if subnet.len < 127 => {
+                    let hosts = u128::MAX.checked_shr(u32::from(subnet.len)).unwrap_or(0);
+                    (ip.to_bits() & hosts == 0).then_some(
+                        "it is the subnet-router anycast address of the interface's subnet, to \
+                         which every router there answers (RFC 4291)",
+                    )
+                }
+                IpAddr::V4(_) | IpAddr::V6(_) => None,
+            }
+        });
+        found.next()
     }
 
-    /// Whether `ip` still is an address of this link that adverts may be sent from.
+    /// Whether `ip` is an address of this link that adverts may be sent from.
     pub(super) fn has_source(
         &self,
         index: IfIndex,
         ip: &IpAddr,
         ours: impl Fn(&Address) -> bool,
     ) -> bool {
-        self.with_ip(index, *ip).any(|(_, (_, address))| {
+        self.with_ip(index, *ip).any(|address| {
             !ours(address) && !address.tentative && (ip.is_ipv6() || !address.secondary)
         })
     }
 
-    /// Those of a link with this address, of whatever prefix length.
-    fn with_ip(
-        &self,
-        index: IfIndex,
-        ip: IpAddr,
-    ) -> impl Iterator<Item = (&Place, &(u64, Address))> {
+    /// Those of a link with this IP, of whatever prefix length.
+    pub(super) fn with_ip(&self, index: IfIndex, ip: IpAddr) -> impl Iterator<Item = &Address> {
         let all = (index, Prefix { ip, len: 0 })..=(index, Prefix { ip, len: u8::MAX });
-        self.addresses.range(all)
+        self.addresses.range(all).map(|(_, (_, address))| address)
     }
 
-    fn entries_of(&self, index: IfIndex) -> impl Iterator<Item = (&Place, &(u64, Address))> {
-        self.addresses.range(from(index)..).take_while(move |((at, _), _)| *at == index)
+    /// Those of a link, with the order in which they appeared.
+    pub(super) fn in_order(&self, index: IfIndex) -> impl Iterator<Item = &(u64, Address)> {
+        self.addresses
+            .range(from(index)..)
+            .take_while(move |((at, _), _)| *at == index)
+            .map(|(_, entry)| entry)
     }
 }
 

@@ -24,6 +24,7 @@ mod ports;
 pub mod record;
 mod rivals;
 pub mod router;
+pub mod source;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -39,10 +40,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use announce::Announcer;
-use claims::Claims;
+use claims::{Claims, Holder};
 use entry::{Entry, Timer};
 use fence::Fence;
-use links::Links;
+use links::{Links, Place};
 use notice::{LimitKey, Notice};
 use ports::Ports;
 use router::{Effect, Input, Reason};
@@ -57,7 +58,7 @@ pub use turn::{Host, turn};
 use crate::config::{Config, IfName, Prefix, RouterName};
 use crate::wire::vrrp::Vrid;
 use crate::wire::{IfIndex, arp, ndp};
-use kernel::{Change, Port};
+use kernel::{Change, MAIN_TABLE, Port};
 
 /// Routers that may send, or give up, in one turn: so that no burst overflows a peer's socket.
 const ADVERTS_PER_TURN: usize = 64;
@@ -160,8 +161,9 @@ impl Node {
 
     /// Tells it, before its first event, of an address that an earlier run put on an interface,
     /// for kernels that do not mark addresses (before 5.18).
-    pub fn remember(&mut self, index: IfIndex, prefix: Prefix) {
-        self.claims.remember((index, prefix));
+    /// `fenced`: it was put with a lifetime.
+    pub fn remember(&mut self, index: IfIndex, prefix: Prefix, fenced: bool) {
+        self.claims.remember((index, prefix), fenced);
     }
 
     /// Takes one event at `now`; appends to `out` what is to be done.
@@ -234,14 +236,18 @@ impl Node {
     /// only with [`Actions::states_changed`].
     pub fn farewells(&self) -> impl Iterator<Item = Farewell<'_>> {
         self.entries.values().filter(|entry| entry.router.is_active()).filter_map(|entry| {
-            let port = Port { index: entry.link?, family: entry.router.config().family };
-            // Another's address that is also a VIP (priority 255) is not to be taken away.
-            let others = |place| {
-                self.links.address(place).is_some_and(|address| !self.claims.is_ours(address))
-            };
+            let link = self.links.link(entry.link?)?;
+            let port = Port { index: link.index, family: entry.router.config().family };
+            // Another's address that is also a VIP is not to be taken away.
+            let others = |place| matches!(self.claims.holder(place, &self.links), Holder::Other(_));
             let ours = entry.places.iter().filter(|place| !others(place));
-            let addresses = ours.map(|(_, prefix)| *prefix).collect();
-            Some(Farewell { port, packets: entry.farewell(), addresses })
+            let configured = |place: &Place| {
+                let len = self.claims.claim_on(place).map_or(place.1.len, |claim| claim.len);
+                Prefix { ip: place.1.ip, len }
+            };
+            let addresses = ours.map(configured).collect();
+            let table = link.vrf_table.unwrap_or(MAIN_TABLE);
+            Some(Farewell { port, table, packets: entry.farewell(), addresses })
         })
     }
 
@@ -396,7 +402,7 @@ impl Node {
     fn reannounce(&mut self, now: Instant, id: RouterId, reason: Reason, out: &mut Actions) {
         let Some(entry) = self.entries.get(&id) else { return };
         for place in &entry.places {
-            if self.links.address(place).is_some() {
+            if self.links.place_of(place.0, place.1.ip).is_some() {
                 self.announcer.start(*place);
             }
         }

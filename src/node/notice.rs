@@ -5,8 +5,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::kernel::Errno;
+use super::kernel::{Address, Errno};
 use super::router::Reason;
+use super::source::Fit;
 use crate::config::{IfName, Prefix, RouterName};
 use crate::wire::vrrp::{Centis, Discard, Version, Vrid};
 use crate::wire::{Family, Mac};
@@ -115,7 +116,7 @@ pub enum Notice {
         address: Prefix,
         /// On which interface, if it is still there.
         interface: Option<IfName>,
-        /// "add", "renew" or "remove".
+        /// As [`super::kernel::Verb::doing`] has it.
         doing: &'static str,
         /// Why.
         errno: Errno,
@@ -124,8 +125,39 @@ pub enum Notice {
     HeldByOther {
         /// Whose.
         router: RouterName,
+        /// What is there.
+        other: Address,
+        /// Where.
+        interface: IfName,
+        /// Whether the router has priority 255, whose VIPs are the box's own addresses.
+        owner: bool,
+    },
+    /// Another's address that was a VIP is gone, and havip's own is put.
+    Vacated {
+        /// Whose.
+        router: RouterName,
         /// Which.
-        address: Prefix,
+        address: IpAddr,
+    },
+    /// A VIP is one that no host can have, by what the interface's own addresses say.
+    UnfitVip {
+        /// Whose.
+        router: RouterName,
+        /// Which.
+        address: IpAddr,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Adverts are sent from another address.
+    SourceChanged {
+        /// Whose.
+        router: RouterName,
+        /// Before.
+        from: IpAddr,
+        /// Now.
+        to: IpAddr,
+        /// Why this one.
+        fit: Fit,
     },
     /// Addresses of an earlier run were found.
     Leftovers {
@@ -248,15 +280,20 @@ impl Notice {
             | Self::Differs { .. }
             | Self::Discarded { .. }
             | Self::ForeignCluster { .. }
-            | Self::HeldByOther { .. }
+            | Self::HeldByOther { owner: false, .. }
             | Self::Leftovers { .. }
             | Self::NotAdvertised { .. }
             | Self::NotReady { .. }
             | Self::Overrun
             | Self::Overslept { .. }
             | Self::Reannounced { .. }
-            | Self::Restoring { .. } => Level::Warn,
-            Self::Stopping | Self::Transition { .. } => Level::Info,
+            | Self::Restoring { .. }
+            | Self::SourceChanged { .. }
+            | Self::UnfitVip { .. } => Level::Warn,
+            Self::HeldByOther { owner: true, .. }
+            | Self::Stopping
+            | Self::Transition { .. }
+            | Self::Vacated { .. } => Level::Info,
         }
     }
 
@@ -275,14 +312,17 @@ impl Notice {
             Self::SendFailed { interface, .. } => of_interface(8, interface),
             Self::AddressConflict { router, .. } => of_router(12, router),
             Self::DeafLoser { router, .. } => of_router(13, router),
+            Self::SourceChanged { router, .. } => of_router(60, router),
+            Self::UnfitVip { address, .. } => Some((61, address.to_string())),
+            Self::HeldByOther { other, .. } => Some((62, other.prefix.ip.to_string())),
+            Self::Vacated { address, .. } => Some((63, address.to_string())),
             Self::AddressFailed { .. } => Some((9, String::new())),
             Self::Overrun => Some((10, String::new())),
             Self::DumpFailed { .. } => Some((11, String::new())),
             Self::Discarded { interface, reason, .. } => {
                 of_interface(20_u8.saturating_add(*reason as u8), interface)
             }
-            Self::HeldByOther { .. }
-            | Self::Leftovers { .. }
+            Self::Leftovers { .. }
             | Self::NotAdvertised { .. }
             | Self::NotReady { .. }
             | Self::Stopping
@@ -347,11 +387,33 @@ impl fmt::Display for Notice {
                 }
                 write!(f, ": {errno}; trying again")
             }
-            Self::HeldByOther { router, address } => write!(
+            Self::HeldByOther { router, other, interface, owner } => {
+                write!(
+                    f,
+                    "({router}) {other} is on {interface} and not from havip: it counts as the \
+                     VIP and is announced, and stays as it is, before and after"
+                )?;
+                if *owner {
+                    return f.write_str("; priority 255 says that it is this box's own");
+                }
+                let Prefix { ip, len } = other.prefix;
+                write!(
+                    f,
+                    "; unless this box alone is to have it, remove it (ip address del {ip}/{len} \
+                     dev {interface}): havip then adds its own"
+                )
+            }
+            Self::Vacated { router, address } => write!(
                 f,
-                "({router}) {address} is on the interface already and not from havip: left alone; \
-                 remove it, or give the router priority 255 if the address is this box's own"
+                "({router}) the {address} that was not from havip is gone from the interface; \
+                 havip adds its own"
             ),
+            Self::UnfitVip { router, address, why } => {
+                write!(f, "({router}) VIP {address}: {why}; choose another address")
+            }
+            Self::SourceChanged { router, from, to, fit } => {
+                write!(f, "({router}) adverts are sent from {to} ({fit}), no longer from {from}")
+            }
             Self::Leftovers { count } => {
                 write!(f, "removing {count} address(es) that an earlier run left behind")
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::claims::{Done, Lost};
 use super::kernel::{Change, Errno, Link, Snapshot, Verb};
-use super::links::{Place, Touched};
+use super::links::{Place, Touched, host};
 use super::notice::Notice;
 use super::{Actions, Dump, Instant, Node, Phase};
 use crate::wire::Family;
@@ -13,6 +13,11 @@ use crate::wire::Family;
 const DUMP_RETRY: Duration = Duration::from_secs(1);
 /// Changes kept while a dump is under way; more than that, and it is done again.
 const CHANGES_MAX: usize = 65_536;
+
+/// What decides whether and where a link has routes.
+const fn carries(link: &Link) -> (bool, Option<u32>) {
+    (link.up, link.vrf_table)
+}
 
 impl Node {
     pub(super) fn kernel(&mut self, now: Instant, change: Change, out: &mut Actions) {
@@ -31,10 +36,13 @@ impl Node {
         }
         let before = match &change {
             Change::Link(Link { index, .. }) | Change::LinkGone(index) => {
-                self.links.link(*index).map(|link| link.name.clone())
+                self.links.link(*index).map(|link| (link.name.clone(), carries(link)))
             }
             _ => None,
         };
+        if let Change::Address(address) = &change {
+            self.claims.seen(address);
+        }
         // Our own addresses come and go without any router being concerned.
         let ours = match &change {
             Change::Address(address) => self.claims.is_ours(address),
@@ -46,7 +54,7 @@ impl Node {
         };
         let appeared = match &change {
             Change::Address(address) => {
-                self.links.address(&(address.index, address.prefix)).is_none()
+                self.links.place_of(address.index, address.prefix.ip).is_none()
             }
             _ => false,
         };
@@ -57,10 +65,16 @@ impl Node {
         match touched {
             Touched::Nothing => {}
             Touched::Link(index) => {
-                let now = self.links.link(index).map(|link| link.name.clone());
-                if now.is_none() {
-                    self.claims.link_gone(index, &self.links);
+                let carried = before.as_ref().map(|(_, carried)| *carried);
+                let before = before.map(|(name, _)| name);
+                match self.links.link(index) {
+                    None => self.claims.link_gone(index, &self.links),
+                    Some(link) if Some(carries(link)) != carried => {
+                        self.claims.look_at_link(index, &self.links);
+                    }
+                    Some(_) => {}
                 }
+                let now = self.links.link(index).map(|link| link.name.clone());
                 let renamed = before.filter(|before| now.as_ref() != Some(before));
                 for name in renamed.into_iter().chain(now) {
                     self.touch(&name, None);
@@ -68,14 +82,22 @@ impl Node {
             }
             Touched::Address(place) => {
                 let removed = matches!(change, Change::AddressGone { .. });
-                match removed.then(|| self.claims.lost(now, place, &self.links)) {
+                match removed.then(|| self.claims.lost(now, place, ours, &self.links)) {
                     Some(Lost::Wanted) => self.restoring(now, &place, out),
                     Some(Lost::Fought) => self.fights(now, &place, out),
+                    Some(Lost::Vacated) => self.vacated(now, &host(place), out),
                     Some(Lost::Unwanted) | None => {
                         self.claims.look(place, &self.links);
                         if appeared {
                             self.is_back(place);
                         }
+                    }
+                }
+                if !ours && self.claims.claim_on(&host(place)).is_some() {
+                    // Whose it is stands in the status and in the will.
+                    out.states_changed = true;
+                    if !removed {
+                        self.held_by_other(now, &host(place), out);
                     }
                 }
                 if !ours && let Some(link) = self.links.link(place.0) {
@@ -89,7 +111,8 @@ impl Node {
     /// A place that was empty is not any more: someone removed the address, and a renewal under
     /// way brought it back. That one's answer does not tell that it was gone.
     fn is_back(&mut self, place: Place) {
-        if self.links.address(&place).is_some()
+        let place = host(place);
+        if self.links.place_of(place.0, place.1.ip).is_some()
             && self.claims.claim_on(&place).is_some()
             && !self.claims.is_adding(&place)
         {
@@ -103,6 +126,13 @@ impl Node {
         entry.counters.restored += 1;
         let router = entry.router.config().name.clone();
         self.notice(now, Notice::Restoring { router, address: place.1 }, out);
+    }
+
+    fn vacated(&mut self, now: Instant, place: &Place, out: &mut Actions) {
+        let Some(claim) = self.claims.claim_on(place) else { return };
+        let Some(entry) = self.entries.get(&claim.router) else { return };
+        let (router, address) = (entry.router.config().name.clone(), place.1.ip);
+        self.notice(now, Notice::Vacated { router, address }, out);
     }
 
     fn want_dump(&mut self, now: Instant) {
@@ -130,7 +160,10 @@ impl Node {
                 self.notice(now, Notice::DumpFailed { errno }, out);
                 return;
             }
-            Ok(snapshot) => self.links.replace(snapshot),
+            Ok(snapshot) => {
+                snapshot.addresses.iter().for_each(|address| self.claims.seen(address));
+                self.links.replace(snapshot);
+            }
         }
         // Nor may the loss of what is back by now ever have been heard of.
         missing.extend(self.claims.missing(&self.links));
@@ -170,16 +203,14 @@ impl Node {
                         self.placed(router);
                     }
                 }
+                Done::Unknown => self.want_dump(now),
                 Done::Failed(op, errno) => {
-                    let doing = match op.verb {
-                        Verb::Put { .. } => "put",
-                        Verb::Remove => "remove",
-                    };
+                    let doing = op.verb.doing();
                     let interface = self.links.link(op.index).map(|link| link.name.clone());
                     let address = op.prefix;
                     let notice = Notice::AddressFailed { address, interface, doing, errno };
                     self.notice(now, notice, out);
-                    if matches!(op.verb, Verb::Put { .. }) {
+                    if matches!(op.verb, Verb::Add { .. } | Verb::Renew { .. }) {
                         self.not_placed(now, &(op.index, op.prefix), errno, out);
                     }
                 }

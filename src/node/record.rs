@@ -24,7 +24,7 @@ use crate::wire::IfIndex;
 use code::{Code, Reader, hash};
 
 /// What a record begins with; the number is its format's.
-pub const MAGIC: &[u8] = b"havip record 1\n";
+pub const MAGIC: &[u8] = b"havip record 2\n";
 /// Longest frame that is read, in bytes: more than a turn can bring.
 const FRAME_MAX: usize = 64 * 1024 * 1024;
 
@@ -46,9 +46,9 @@ pub enum End {
 
 /// A frame that says that the node knows of an address of an earlier run.
 #[must_use]
-pub fn remembered(index: IfIndex, prefix: Prefix) -> Vec<u8> {
+pub fn remembered(index: IfIndex, prefix: Prefix, fenced: bool) -> Vec<u8> {
     let mut frame = begin(REMEMBERED);
-    (index, prefix).put(&mut frame);
+    ((index, prefix), fenced).put(&mut frame);
     finish(frame)
 }
 
@@ -174,8 +174,8 @@ pub fn replay(
         let mut reader = Reader::new(frame);
         match reader.take::<u8>().ok_or(broken)? {
             REMEMBERED => {
-                let (index, prefix) = reader.last().ok_or(broken)?;
-                node.remember(index, prefix);
+                let ((index, prefix), fenced) = reader.last().ok_or(broken)?;
+                node.remember(index, prefix, fenced);
             }
             FENCED => node.fence(),
             TURN => {

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::claims::Holder;
 use super::entry::{Counters, Entry};
 use super::notice::{CannotPlace, Conflict, DeafLoser, Foreign};
 use super::rivals::{Misconfigured, Rival};
 use super::router::{State, Waiting};
 use super::{Dump, Instant, Node, Phase};
-use crate::config::RouterName;
+use crate::config::{Prefix, RouterName};
 use crate::wire::vrrp::SumForm;
 
 /// Everything that one node shows.
@@ -63,6 +64,8 @@ pub struct RouterStatus {
     pub active_adver_interval: String,
     /// The address that adverts are sent from.
     pub source: Option<String>,
+    /// Why it is that one of the interface's.
+    pub source_reason: Option<String>,
     /// Who was heard last: address, priority and milliseconds ago.
     pub heard: Option<HeardStatus>,
     /// The form of the checksum last heard: `rfc9568` or `pseudo_header`.
@@ -98,6 +101,10 @@ pub struct AddressStatus {
     /// `present`, `absent`, `missing` (wanted, and not there yet or again), `leaving` (there, and
     /// not wanted), or `not ours` (on the interface, and not from havip).
     pub state: &'static str,
+    /// Of one that is not ours: what is there.
+    pub other: Option<String>,
+    /// Why it may not serve as a VIP there.
+    pub warning: Option<&'static str>,
 }
 
 /// One pair of sockets.
@@ -193,6 +200,7 @@ impl Node {
             ("places", of_entries(|entry| entry.places.len())),
             ("peers", of_entries(|entry| entry.rivals.mates())),
             ("checksum forms", of_entries(|entry| entry.sums.len())),
+            ("unfit VIPs", of_entries(|entry| entry.unfit.len())),
             ("packets kept", of_entries(Entry::kept)),
         ];
         own.into_iter()
@@ -215,7 +223,7 @@ impl Node {
 
     fn router_status(&self, now: Instant, entry: &Entry) -> RouterStatus {
         let config = entry.router.config();
-        let addresses = |prefixes: &[crate::config::Prefix]| {
+        let addresses = |prefixes: &[Prefix]| {
             prefixes.iter().map(|prefix| self.address_status(entry, *prefix)).collect()
         };
         let guarded =
@@ -274,6 +282,7 @@ impl Node {
             advert_interval: config.advert_interval.to_string(),
             active_adver_interval: entry.router.active_adver_interval().to_string(),
             source: entry.source.map(|source| source.to_string()),
+            source_reason: entry.source_fit.map(|fit| fit.to_string()),
             heard: entry.heard.map(|heard| HeardStatus {
                 address: heard.src.to_string(),
                 priority: heard.priority,
@@ -291,16 +300,23 @@ impl Node {
         }
     }
 
-    fn address_status(&self, entry: &Entry, prefix: crate::config::Prefix) -> AddressStatus {
-        let there = entry.link.and_then(|index| self.links.address(&(index, prefix)));
-        let state = match (there, entry.router.is_active()) {
-            (Some(address), _) if !self.claims.is_ours(address) => "not ours",
-            (Some(_), true) => "present",
-            (Some(_), false) => "leaving",
-            (None, true) => "missing",
-            (None, false) => "absent",
+    fn address_status(&self, entry: &Entry, prefix: Prefix) -> AddressStatus {
+        let holder = entry.link.map_or(Holder::Nobody, |index| {
+            self.claims.holder(&(index, Prefix::host(prefix.ip)), &self.links)
+        });
+        let state = match (holder, entry.router.is_active()) {
+            (Holder::Other(_), _) => "not ours",
+            (Holder::Ours, true) => "present",
+            (Holder::Ours, false) => "leaving",
+            (Holder::Nobody, true) => "missing",
+            (Holder::Nobody, false) => "absent",
         };
-        AddressStatus { address: prefix.to_string(), state }
+        let other = match holder {
+            Holder::Other(other) => Some(other.to_string()),
+            Holder::Nobody | Holder::Ours => None,
+        };
+        let warning = entry.unfit.get(&prefix.ip).copied();
+        AddressStatus { address: prefix.to_string(), state, other, warning }
     }
 }
 

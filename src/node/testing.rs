@@ -124,7 +124,7 @@ impl Bench {
                     Action::Apply(ops) => {
                         let refused = |op: &Op| {
                             self.refuses.filter(|(ip, _)| {
-                                op.prefix.ip == *ip && matches!(op.verb, Verb::Put { .. })
+                                op.prefix.ip == *ip && matches!(op.verb, Verb::Add { .. })
                             })
                         };
                         let result = |op| refused(op).map_or(Ok(()), |(_, errno)| Err(errno));
@@ -177,6 +177,7 @@ pub(crate) fn link(index: IfIndex) -> Link {
         loopback: false,
         mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         mtu: 1500,
+        vrf_table: None,
     }
 }
 

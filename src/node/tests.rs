@@ -98,7 +98,7 @@ fn in_the_steady_state_nothing_is_asked_of_the_kernel_but_renewals() {
     bench.pass(Duration::from_secs(10));
     assert!(!bench.asked.is_empty());
     assert!(
-        bench.asked.iter().all(|op| op.verb == Verb::Put { lifetime: Some(6) }),
+        bench.asked.iter().all(|op| op.verb == Verb::Renew { lifetime: Some(6) }),
         "{:?}",
         bench.asked
     );

@@ -145,6 +145,7 @@ impl World {
         let machine = &mut self.machines[number];
         // A daemon hears of changes from its start on; what was before is in its dump.
         machine.kernel.take_notifications();
+        machine.kernel.forget_routes();
         machine.process = Some(Process::new(gateway));
     }
 

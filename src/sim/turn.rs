@@ -120,13 +120,16 @@ impl World {
     ) -> Result<(), Errno> {
         let Machine { kernel, trouble, .. } = &mut self.machines[number];
         match (trouble.operations, op.verb) {
-            // Where there is no such interface there is no address to remove, either.
-            (Some(Errno(19)), Verb::Remove) | (None, _) => {}
+            // Where there is no such interface there is nothing to remove, either; and that there is
+            // such a route is true where the kernel says it.
+            (Some(Errno(19)), Verb::Remove | Verb::Unroute { .. })
+            | (Some(Errno(17)), Verb::Route { .. } | Verb::Unroute { .. })
+            | (None, _) => {}
             (Some(errno), _) => return Err(errno),
         }
         let was_there = kernel.address(op.index, op.prefix).is_some();
         kernel.apply(self.now, op)?;
-        if matches!(op.verb, Verb::Put { .. }) && !was_there {
+        if matches!(op.verb, Verb::Add { .. } | Verb::Renew { .. }) && !was_there {
             added.push((op.prefix, self.now));
         }
         Ok(())

@@ -31,7 +31,11 @@ fn prefix(text: &str, len: u8) -> Prefix {
 }
 
 fn put(index: IfIndex, address: &str, lifetime: Option<u32>) -> Op {
-    Op { index, prefix: Prefix::host(ip(address)), verb: Verb::Put { lifetime } }
+    Op { index, prefix: Prefix::host(ip(address)), verb: Verb::Add { lifetime } }
+}
+
+fn renew(index: IfIndex, address: &str, lifetime: Option<u32>) -> Op {
+    Op { index, prefix: Prefix::host(ip(address)), verb: Verb::Renew { lifetime } }
 }
 
 fn remove(index: IfIndex, prefix: Prefix) -> Op {
@@ -105,7 +109,7 @@ fn end(which: &str, v4: &str, v6: &str) -> Link {
     fs::write(format!("/proc/sys/net/ipv6/conf/{which}/addr_gen_mode"), "1").unwrap();
     requests.set_up(index, true).unwrap();
     requests.add_address(index, prefix(v4, 24)).unwrap();
-    let local = Op { index, prefix: prefix(v6, 64), verb: Verb::Put { lifetime: None } };
+    let local = Op { index, prefix: prefix(v6, 64), verb: Verb::Add { lifetime: None } };
     assert_eq!(requests.apply(&[local]).unwrap(), [Ok(())]);
     link(&requests.dump().unwrap(), which)
 }

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use havip::config::Prefix;
-use havip::linux::netlink::{Notifications, Requests, default_gateways};
+use havip::linux::netlink::{Notifications, Requests, default_gateways, remove_routes};
 use havip::node::kernel::{Change, Errno, IFA_PROTO_HAVIP, Op, Verb};
 use havip::wire::IfIndex;
 
-use crate::{Wire, address, bridge, changes_until, ip, link, name, prefix, put, remove, skip};
+use crate::{
+    Wire, address, bridge, changes_until, ip, link, name, prefix, put, remove, renew, skip,
+};
 
 isolated!(
     fn an_address_of_either_family_is_put_renewed_and_removed() {
@@ -16,7 +18,8 @@ isolated!(
         let index = bridge(&mut requests);
         for text in ["10.0.0.3", "2001:db8::3", "169.254.7.7", "fe80::77"] {
             for lifetime in [Some(100), Some(200), None, Some(300)] {
-                assert_eq!(requests.apply(&[put(index, text, lifetime)]).unwrap(), [Ok(())]);
+                let verb = if lifetime == Some(100) { put } else { renew };
+                assert_eq!(requests.apply(&[verb(index, text, lifetime)]).unwrap(), [Ok(())]);
                 let found = address(&requests.dump().unwrap(), index, text).unwrap();
                 assert_eq!(found.prefix, Prefix::host(ip(text)));
                 assert_eq!(found.proto, IFA_PROTO_HAVIP);
@@ -74,33 +77,130 @@ isolated!(
 );
 
 isolated!(
-    fn a_put_takes_over_an_address_that_is_there_with_other_attributes() {
+    fn an_address_that_is_there_is_neither_added_nor_changed() {
         let mut requests = Requests::open().unwrap();
         let index = bridge(&mut requests);
-        for text in ["10.0.0.3", "2001:db8::3"] {
-            requests.add_address(index, Prefix::host(ip(text))).unwrap();
+        for (text, len) in
+            [("10.0.0.3", 32), ("2001:db8::3", 128), ("2001:db8::4", 64), ("fe80::4", 64)]
+        {
+            requests.add_address(index, prefix(text, len)).unwrap();
             let before = address(&requests.dump().unwrap(), index, text).unwrap();
             assert!(before.permanent && before.proto == 0);
-            assert_eq!(requests.apply(&[put(index, text, Some(60))]).unwrap(), [Ok(())]);
-            let after = address(&requests.dump().unwrap(), index, text).unwrap();
-            assert!(!after.permanent && after.proto == IFA_PROTO_HAVIP, "{after:?}");
+            let there = Err(Errno(libc::EEXIST));
+            assert_eq!(requests.apply(&[put(index, text, Some(60))]).unwrap(), [there]);
+            assert_eq!(address(&requests.dump().unwrap(), index, text), Some(before));
         }
+        // IPv4 knows an address by its prefix length too.
+        requests.add_address(index, prefix("10.0.0.4", 24)).unwrap();
+        assert_eq!(requests.apply(&[put(index, "10.0.0.4", Some(60))]).unwrap(), [Ok(())]);
+    }
+);
+
+/// The routes of a family but for those to the box itself and of multicast, as iproute2 says them.
+fn routes(family: &str) -> Vec<String> {
+    let output = Command::new("ip").args([family, "route", "show", "table", "all"]).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let lines = text.lines().map(|line| line.trim().to_owned());
+    lines.filter(|line| !line.contains("table local")).collect()
+}
+
+isolated!(
+    fn an_on_link_route_is_made_renewed_and_removed_and_is_nobody_elses() {
+        if Command::new("ip").arg("-V").output().is_err() {
+            return skip("an_on_link_route_is_made", "needs iproute2");
+        }
+        let mut requests = Requests::open().unwrap();
+        let index = bridge(&mut requests);
+        let on = |text: &str, len, verb| Op { index, prefix: prefix(text, len), verb };
+        let route = |again| Verb::Route { table: 254, lifetime: Some(60), again };
+        let unroute = Verb::Unroute { table: 254 };
+        requests.add_address(index, prefix("2001:db8::1", 64)).unwrap();
+        requests.add_address(index, prefix("10.0.0.1", 24)).unwrap();
+        let before = [routes("-4"), routes("-6")];
+        let refused = requests.apply(&[on("10.0.0.3", 24, route(false))]).unwrap();
+        assert_eq!(refused, [Err(Errno(libc::EINVAL))], "its source is not there");
+        for text in ["10.0.0.3", "10.0.0.4", "2001:db8::3", "2001:db8::4"] {
+            assert_eq!(requests.apply(&[put(index, text, Some(60))]).unwrap(), [Ok(())]);
+        }
+        let there = Err(Errno(libc::EEXIST));
+        let made = requests
+            .apply(&[
+                on("10.0.0.3", 24, route(false)),
+                on("10.0.0.3", 24, route(true)),
+                on("10.0.0.4", 24, route(false)),
+                on("2001:db8::3", 64, route(false)),
+                on("2001:db8::4", 64, route(false)),
+                on(
+                    "2001:db8::3",
+                    64,
+                    Verb::Route { table: 254, lifetime: Some(9000), again: true },
+                ),
+            ])
+            .unwrap();
+        assert_eq!(made, [Ok(()), there, Ok(()), Ok(()), there, there]);
+        let ours = |family| {
+            let all = routes(family).into_iter();
+            all.filter(|line| line.contains("proto 72")).collect::<Vec<_>>()
+        };
+        assert_eq!(ours("-4").len(), 2);
+        assert!(
+            ours("-4")
+                .iter()
+                .all(|line| line.contains("metric 18432 ") || line.ends_with("metric 18432")),
+            "{:?}",
+            ours("-4")
+        );
+        let [six] = &ours("-6")[..] else { panic!("{:?}", ours("-6")) };
+        let seconds = six.split("expires ").nth(1).unwrap().split("sec").next().unwrap();
+        assert!((8000..=9000).contains(&seconds.parse::<u32>().unwrap()), "{six}");
+        // An IPv4 route goes with its address.
+        requests.apply(&[remove(index, Prefix::host(ip("10.0.0.3")))]).unwrap();
+        assert_eq!(ours("-4").len(), 1);
+        let removed =
+            requests.apply(&[on("10.0.0.4", 24, unroute), on("2001:db8::4", 64, unroute)]).unwrap();
+        assert_eq!(removed, [Ok(()), Ok(())]);
+        let again = requests.apply(&[on("2001:db8::4", 64, unroute)]).unwrap();
+        assert_eq!(again, [Err(Errno(libc::ESRCH))]);
+        for text in ["10.0.0.4", "2001:db8::3", "2001:db8::4"] {
+            requests.apply(&[remove(index, Prefix::host(ip(text)))]).unwrap();
+        }
+        assert_eq!([routes("-4"), routes("-6")], before);
     }
 );
 
 isolated!(
-    fn an_ipv6_address_keeps_the_length_that_it_has_until_it_is_removed() {
+    fn routes_that_an_earlier_run_left_are_removed_from_every_table_and_no_others() {
+        if Command::new("ip").arg("-V").output().is_err() {
+            return skip("routes_that_an_earlier_run_left", "needs iproute2");
+        }
         let mut requests = Requests::open().unwrap();
         let index = bridge(&mut requests);
-        requests.add_address(index, prefix("2001:db8::3", 64)).unwrap();
-        let op = put(index, "2001:db8::3", Some(60));
-        assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
-        let found = address(&requests.dump().unwrap(), index, "2001:db8::3").unwrap();
-        assert_eq!(found.prefix, prefix("2001:db8::3", 64));
-        let ops = [remove(index, found.prefix), op];
-        assert_eq!(requests.apply(&ops).unwrap(), [Ok(()), Ok(())]);
-        let found = address(&requests.dump().unwrap(), index, "2001:db8::3").unwrap();
-        assert_eq!(found.prefix, op.prefix);
+        requests.add_address(index, prefix("10.0.0.1", 24)).unwrap();
+        requests.add_address(index, prefix("2001:db8::1", 64)).unwrap();
+        for text in ["10.1.0.3", "2001:db8:1::3"] {
+            requests.apply(&[put(index, text, None)]).unwrap();
+        }
+        let others = [
+            "10.1.0.0/24 dev br0 metric 18432 proto static table 7",
+            "2001:db8:1::/64 dev br0 metric 18432 proto static table 7",
+        ];
+        for route in others {
+            let words =
+                std::iter::once("route").chain(std::iter::once("add")).chain(route.split(' '));
+            assert!(Command::new("ip").args(words).status().unwrap().success(), "{route}");
+        }
+        let before = [routes("-4"), routes("-6")];
+        for table in [254, 1001] {
+            let verb = Verb::Route { table, lifetime: None, again: false };
+            let ops = [
+                Op { index, prefix: prefix("10.1.0.3", 24), verb },
+                Op { index, prefix: prefix("2001:db8:1::3", 64), verb },
+            ];
+            assert_eq!(requests.apply(&ops).unwrap(), [Ok(()), Ok(())]);
+        }
+        assert_eq!(remove_routes().unwrap(), 4);
+        assert_eq!([routes("-4"), routes("-6")], before);
+        assert_eq!(remove_routes().unwrap(), 0);
     }
 );
 
@@ -165,7 +265,7 @@ isolated!(
         requests.set_master(a, index).unwrap();
         let ops: Vec<Op> = (1..40).map(|n| put(index, &format!("10.0.0.{n}"), Some(60))).collect();
         requests.apply(&ops).unwrap();
-        requests.apply(&[put(index, "10.0.0.1", None), remove(index, ops[4].prefix)]).unwrap();
+        requests.apply(&[renew(index, "10.0.0.1", None), remove(index, ops[4].prefix)]).unwrap();
         requests.set_up(b, false).unwrap();
         requests.delete_link(a).unwrap();
         // The last thing done is the last thing reported.
@@ -269,7 +369,7 @@ isolated!(
     fn a_refusal_comes_with_the_kernels_words() {
         let mut requests = Requests::open().unwrap();
         let index = bridge(&mut requests);
-        let op = Op { index, prefix: prefix("10.0.0.1", 33), verb: Verb::Put { lifetime: None } };
+        let op = Op { index, prefix: prefix("10.0.0.1", 33), verb: Verb::Add { lifetime: None } };
         assert_eq!(requests.apply(&[op]).unwrap(), [Err(Errno(libc::EINVAL))]);
         assert!(requests.explanation().is_some());
         requests.apply(&[put(index, "10.0.0.1", None)]).unwrap();

@@ -252,7 +252,7 @@ isolated!(
         let wire = Wire::new();
         let mut requests = Requests::open().unwrap();
         let own = havip::config::Prefix::host(ip("fe80::2"));
-        let verb = havip::node::kernel::Verb::Put { lifetime: Some(600) };
+        let verb = havip::node::kernel::Verb::Add { lifetime: Some(600) };
         let op = havip::node::kernel::Op { index: wire.near.index, prefix: own, verb };
         assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
         let (near, far) = wire.sockets(Family::V6);

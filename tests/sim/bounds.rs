@@ -87,6 +87,8 @@ impl Bounds {
                 "packets kept" => 4 * routers,
                 "links" | "links by name" | "links by MAC" => links,
                 "addresses" | "IP addresses" | "put" | "to remove" => addresses,
+                // Of what is claimed, and of what was until its route is removed.
+                "routes" | "to unroute" => vips + addresses,
                 // One of either family on each link, and for each router at most.
                 "ports" | "port counters" => routers.min(sockets),
                 "ports being opened or left" | "ports to try again" => sockets,
@@ -97,15 +99,17 @@ impl Bounds {
                 "routers by VIP"
                 | "claims"
                 | "places"
+                | "unfit VIPs"
                 | "to renew"
                 | "to add"
+                | "to route"
                 | "added"
                 | "losses"
                 | "announced"
                 | "announcements"
                 | "links with announcements"
                 | "watched addresses" => vips,
-                "held back" => vips + addresses,
+                "held back" | "doubtful" => 2 * (vips + addresses),
                 "ways open" => vips,
                 "ways shut" => addresses,
                 "ways to be told" => 0,

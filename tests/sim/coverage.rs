@@ -12,7 +12,7 @@ use havip::sim::Turn;
 use super::faults::{KINDS, Kind};
 
 /// Events that a run of many schedules has to see.
-const EVENTS: [&str; 23] = [
+const EVENTS: [&str; 24] = [
     "active: no active router was heard",
     "active: the active router gave up",
     "active: preempted",
@@ -36,13 +36,15 @@ const EVENTS: [&str; 23] = [
     "read bound hit",
     "restoring",
     "send failed",
+    "vacated",
 ];
 
 /// What sites a run of many schedules has to have.
-const FEATURES: [&str; 25] = [
+const FEATURES: [&str; 26] = [
     "10 ms",
     "IPv4",
     "IPv6",
+    "VIPs with a network",
     "address_lifetime",
     "carrier_delay",
     "checksum",
@@ -197,6 +199,7 @@ fn event(notice: &Notice) -> Option<&'static str> {
         Notice::Overrun => "overrun",
         Notice::Restoring { .. } => "restoring",
         Notice::SendFailed { .. } => "send failed",
+        Notice::Vacated { .. } => "vacated",
         _ => return None,
     })
 }

@@ -46,10 +46,12 @@ pub(crate) enum Kind {
     Excluded,
     Forbidden,
     Password,
+    Others,
+    Lengths,
 }
 
 /// In the order in which they were thought of: see [`kinds`].
-pub(crate) const KINDS: [Kind; 35] = [
+pub(crate) const KINDS: [Kind; 37] = [
     Kind::AddressGone,
     Kind::BadEntry,
     Kind::Bursts,
@@ -85,13 +87,16 @@ pub(crate) const KINDS: [Kind; 35] = [
     Kind::Excluded,
     Kind::Forbidden,
     Kind::Password,
+    Kind::Others,
+    Kind::Lengths,
 ];
 
 /// Those that are drawn in one way.
 pub(crate) fn kinds(way: Way) -> &'static [Kind] {
     match way {
         Way::First => &KINDS[..32],
-        Way::Second => &KINDS,
+        Way::Second => &KINDS[..35],
+        Way::Third => &KINDS,
     }
 }
 
@@ -135,6 +140,7 @@ impl Kind {
             | Self::Excluded
             | Self::Forbidden
             | Self::Interval
+            | Self::Lengths
             | Self::Password
             | Self::Preempt
             | Self::Priority
@@ -152,6 +158,7 @@ impl Kind {
             | Self::LateNotes
             | Self::LinkGone
             | Self::Operations
+            | Self::Others
             | Self::SendsFail
             | Self::Slow
             | Self::Squat
@@ -245,6 +252,8 @@ impl Fault {
             Kind::Excluded => site.change_excluded(world, self.roll),
             Kind::Forbidden => site.forbid(world, self.roll),
             Kind::Password => site.change_passwords(world, self.roll),
+            Kind::Others => site.add_other(world, machine, self.roll),
+            Kind::Lengths => site.change_lens(world, self.roll),
         }
     }
 
@@ -284,7 +293,7 @@ impl Fault {
                 site.touch_kernel(world, machine);
             }
             Kind::LateNotes => world.trouble(machine).notes_ns = 0,
-            Kind::Squat => site.unsquat(world, machine),
+            Kind::Squat | Kind::Others => site.unsquat(world, machine),
             Kind::LinkGone => site.recreate(world, machine),
             Kind::AddressGone => {
                 let (kernel, index) = world.kernel(machine);
@@ -305,6 +314,7 @@ impl Fault {
             | Kind::Freeze
             | Kind::Interval
             | Kind::Late
+            | Kind::Lengths
             | Kind::Password
             | Kind::Preempt
             | Kind::Priority

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use havip::config::{Config, Prefix, Router};
 use havip::node::Instant;
+use havip::node::kernel::IFA_PROTO_HAVIP;
 use havip::node::notice::{Level, Notice};
 use havip::node::router::Reason;
 use havip::sim::{Turn, World};
@@ -74,8 +75,11 @@ pub(crate) struct Watch {
     together: BTreeMap<(u8, usize, usize), Instant>,
     misplaced: BTreeMap<(usize, Prefix), Instant>,
     missing: BTreeMap<(usize, Prefix), Instant>,
+    /// VIPs without the route that they should have or with one that they should not.
+    misrouted: BTreeMap<(usize, IpAddr), Instant>,
+    doubled: BTreeMap<(usize, IpAddr), Instant>,
     spins: BTreeMap<usize, u32>,
-    /// Addresses of others that each machine has removed.
+    /// How often each machine has changed something of others'.
     wronged: BTreeMap<usize, usize>,
     bounds: Bounds,
 }
@@ -170,7 +174,9 @@ impl Watch {
         hold!(self.those_who_hear_each_other_have_one_active(world))?;
         hold!(self.nothing_is_put_that_no_operator_meant(world, site))?;
         hold!(self.a_vip_is_where_its_router_is_active_and_nowhere_else(world))?;
-        hold!(self.another_s_address_is_never_removed(world))
+        hold!(self.a_route_of_ours_is_there_with_its_vip_and_else_not(world))?;
+        hold!(self.ours_is_not_beside_anothers(world))?;
+        hold!(self.nothing_of_others_changes(world))
     }
 
     fn new_life(&mut self, machine: usize, life: u64) {
@@ -297,7 +303,7 @@ impl Watch {
 
     /// Whoever is told that someone removes addresses looks for him.
     fn nobody_is_said_to_remove_what_nobody_removed(&self, turn: &Turn) -> Found {
-        const CAUSES: [Kind; 11] = [
+        const CAUSES: [Kind; 12] = [
             Kind::Deaf,
             Kind::DumpsFail,
             Kind::Freeze,
@@ -310,6 +316,7 @@ impl Watch {
             Kind::Slow,
             Kind::Squat,
             Kind::Stranger,
+            Kind::Others,
         ];
         let said = turn.notices.iter().find(|said| matches!(said, Notice::Restoring { .. }));
         match said.filter(|_| !self.ever(&CAUSES, turn.machine)) {
@@ -425,7 +432,7 @@ impl Watch {
             let Some(before) = self.running.get(&machine) else { continue };
             for (name, router) in &before.routers {
                 let Some(now) = config.routers.get(name) else { continue };
-                let lost = vips(router).find(|vip| vips(now).all(|other| other != *vip));
+                let lost = vips(router).find(|vip| vips(now).all(|other| other.ip != vip.ip));
                 if let Some(vip) = lost.filter(|vip| !site.ever_dropped.contains(&vip.ip)) {
                     return Err(format!("machine {machine}: ({name}) lost {vip} by a mistake"));
                 }
@@ -569,7 +576,7 @@ impl Watch {
             for (_, name) in self.active.keys().filter(|(of, _)| *of == machine) {
                 let Some(router) = self.router(machine, *name) else { continue };
                 for vip in vips(router) {
-                    if kernel.address(index, *vip).is_none() {
+                    if kernel.holder(index, vip.ip).is_none() {
                         let since = self.missing.get(&(machine, *vip)).copied().unwrap_or(now);
                         missing.insert((machine, *vip), since);
                     }
@@ -602,16 +609,91 @@ impl Watch {
         Ok(())
     }
 
-    /// What an operator put on the box is the operator's. Who replaces one of ours before the node
-    /// can have heard of it loses it: the kernel removes by address, not by owner, and it takes
-    /// notifications that come late or not at all for that to last longer than microseconds.
-    fn another_s_address_is_never_removed(&mut self, world: &World) -> Found {
+    /// What took the place of ours counts as the VIP, alone.
+    fn ours_is_not_beside_anothers(&mut self, world: &World) -> Found {
+        let mut doubled = BTreeSet::new();
+        for machine in 0..world.machines() {
+            let (kernel, _) = world.kernel_of(machine);
+            let is_beside = |(index, prefix, _): &(_, Prefix, _)| {
+                kernel.holder(*index, prefix.ip).is_some_and(|holder| holder.prefix != *prefix)
+            };
+            doubled.extend(kernel.marked().filter(is_beside).map(|(_, p, _)| (machine, p.ip)));
+        }
+        match self.late(world, |watch| &mut watch.doubled, doubled) {
+            Some((machine, ip)) => Err(format!("machine {machine}: {ip} is there twice")),
+            None => Ok(()),
+        }
+    }
+
+    /// A route that stays takes traffic to where nobody is, one that is missing loses it.
+    fn a_route_of_ours_is_there_with_its_vip_and_else_not(&mut self, world: &World) -> Found {
+        let mut misrouted = BTreeSet::new();
+        for machine in 0..world.machines() {
+            let (kernel, _) = world.kernel_of(machine);
+            let mut justified = Vec::new();
+            for (index, prefix, _) in kernel.marked() {
+                let len =
+                    self.active.keys().filter(|(of, _)| *of == machine).find_map(|(_, name)| {
+                        let vips = vips(self.router(machine, *name)?);
+                        vips.into_iter().find(|vip| vip.ip == prefix.ip).map(|vip| vip.len)
+                    });
+                let is_local = matches!(prefix.ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+                let Some(len) = len.filter(|len| *len < prefix.len && !is_local) else { continue };
+                let wanted = Prefix { ip: prefix.ip, len };
+                let found = kernel.routes().iter().position(|route| {
+                    route.protocol == IFA_PROTO_HAVIP
+                        && (route.index, route.network.len) == (index, len)
+                        && wanted.contains(&route.network.ip)
+                        && route.source.is_none_or(|source| source == prefix.ip)
+                });
+                match found {
+                    Some(at) => justified.push(at),
+                    None => _ = misrouted.insert((machine, prefix.ip)),
+                }
+            }
+            let ours = kernel.routes().iter().enumerate();
+            let ours = ours.filter(|(_, route)| route.protocol == IFA_PROTO_HAVIP);
+            let left = ours.filter(|(at, _)| !justified.contains(at));
+            misrouted.extend(left.map(|(_, route)| (machine, route.network.ip)));
+        }
+        match self.late(world, |watch| &mut watch.misrouted, misrouted) {
+            Some((machine, ip)) => Err(format!("machine {machine}: the route of {ip} is wrong")),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers since when each of `now` is as it is; gives one that had the time to change.
+    fn late(
+        &mut self,
+        world: &World,
+        of: impl Fn(&mut Self) -> &mut BTreeMap<(usize, IpAddr), Instant>,
+        found: BTreeSet<(usize, IpAddr)>,
+    ) -> Option<(usize, IpAddr)> {
+        let now = world.now();
+        let before = std::mem::take(of(self));
+        let since = |key: &(usize, IpAddr)| before.get(key).copied().unwrap_or(now);
+        let found: BTreeMap<_, _> = found.into_iter().map(|key| (key, since(&key))).collect();
+        let late = found.iter().find(|((machine, _), since)| {
+            let calm = Self::calm(&self.disturbed, *machine, now);
+            let calm = calm.min(Self::calm(&self.unheard, *machine, now));
+            now.since(**since) > SETTLED && calm > RECOVERED
+        });
+        let late = late.map(|(key, _)| *key);
+        *of(self) = found;
+        late
+    }
+
+    /// What an operator put on the box, and the routes that the kernel made for it, are the
+    /// operator's. Who replaces an address of ours before the node can have heard of it loses it:
+    /// the kernel removes and renews by address, not by owner, and it takes notifications that come
+    /// late or not at all for that to last longer than microseconds.
+    fn nothing_of_others_changes(&mut self, world: &World) -> Found {
         for machine in 0..world.machines() {
             let all = &world.kernel_of(machine).0.wronged;
             let known = self.wronged.insert(machine, all.len()).unwrap_or(0);
             let hears = Self::calm(&self.unheard, machine, world.now()) > RECOVERED;
-            if let Some(prefix) = all.get(known).filter(|_| hears) {
-                return Err(format!("machine {machine}: removed {prefix}, which was another's"));
+            if let Some(what) = all.get(known).filter(|_| hears) {
+                return Err(format!("machine {machine}: {what}"));
             }
         }
         Ok(())

@@ -35,15 +35,16 @@ pub(crate) struct Seed {
 impl Seed {
     /// As schedules are drawn now.
     pub(crate) const fn new(number: u64) -> Self {
-        Self { way: Way::Second, number }
+        Self { way: Way::Third, number }
     }
 
     fn parse(text: &str) -> Option<Self> {
         let (way, number) = match text.split_once(':') {
             Some(("1", number)) => (Way::First, number),
             Some(("2", number)) => (Way::Second, number),
+            Some(("3", number)) => (Way::Third, number),
             Some(_) => return None,
-            None => (Way::Second, text),
+            None => (Way::Third, text),
         };
         Some(Self { way, number: number.parse().ok()? })
     }
@@ -54,6 +55,7 @@ impl std::fmt::Display for Seed {
         match self.way {
             Way::First => write!(f, "1:{}", self.number),
             Way::Second => write!(f, "2:{}", self.number),
+            Way::Third => write!(f, "3:{}", self.number),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A site that a seed makes up: gateways, routers, and what the store says of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use havip::config::{NodeName, Prefix};
@@ -14,6 +14,8 @@ use havip::wire::IfIndex;
 pub(crate) enum Way {
     First,
     Second,
+    /// With VIPs of every prefix length, and strangers' addresses beside them.
+    Third,
 }
 
 /// One virtual router as it is meant to be.
@@ -30,6 +32,8 @@ pub(crate) struct Spec {
     /// all that a node cannot tell from a deletion when a store is restored.
     vips: Vec<IpAddr>,
     excluded: Option<Vec<IpAddr>>,
+    /// Prefix lengths that they are configured with, by family; `None`: a host's.
+    lens: [Option<u8>; 2],
     password: Option<u64>,
     /// Keys that stay as they are.
     keys: Vec<(&'static str, &'static str)>,
@@ -108,8 +112,14 @@ impl Site {
             squats: Vec::new(),
             defaults: defaults(rng.clone(), if way == Way::First { 250 } else { 400 }),
         };
-        if way == Way::Second {
+        if way != Way::First {
             site.vary(Rng::new(rng.clone().next().rotate_left(32)), base);
+        }
+        if way == Way::Third {
+            let mut rng = Rng::new(rng.clone().next().rotate_left(16));
+            for spec in &mut site.routers {
+                spec.change_lens(rng.below(1 << 30));
+            }
         }
         site.put_back(world);
         for machine in 0..site.machines {
@@ -177,6 +187,7 @@ impl Site {
             has("password", spec.password.is_some());
             has("vips_excluded", spec.excluded().next().is_some());
             has("several VIPs", spec.vips.len() > 1);
+            has("VIPs with a network", spec.lens.iter().any(Option::is_some));
             for (key, _) in &spec.keys {
                 has(key, true);
             }
@@ -218,14 +229,14 @@ impl Site {
         }
         for spec in &self.routers {
             let at = format!("virtual_router/{}", spec.name);
-            let vips: Vec<String> = spec.vips.iter().map(ToString::to_string).collect();
+            let vips: Vec<String> = spec.vips.iter().map(|ip| spec.text(ip)).collect();
             set(format!("{at}/vips"), vips.join(","));
             set(format!("{at}/version"), spec.version.to_string());
             let interval = format!("{}.{:02}", spec.interval / 100, spec.interval % 100);
             let interval = interval.trim_end_matches("00").trim_end_matches('.');
             set(format!("{at}/advert_interval"), interval.to_owned());
             if spec.excluded.is_some() {
-                let excluded: Vec<String> = spec.excluded().map(ToString::to_string).collect();
+                let excluded: Vec<String> = spec.excluded().map(|ip| spec.text(ip)).collect();
                 let none = excluded.is_empty().then(|| "none".to_owned());
                 set(format!("{at}/vips_excluded"), none.unwrap_or_else(|| excluded.join(",")));
             }
@@ -360,6 +371,42 @@ impl Site {
         self.put_back(world);
     }
 
+    /// Another prefix length for the VIPs of one router.
+    pub(crate) fn change_lens(&mut self, world: &mut World, roll: u64) {
+        let router = self.pick(roll);
+        self.routers[router].change_lens(roll);
+        self.put_back(world);
+    }
+
+    /// A stranger has an address with the IP of a VIP, or of its network, of any prefix length,
+    /// for ever or for a while; or makes the one that is there his own. The kernel may refuse.
+    pub(crate) fn add_other(&mut self, world: &mut World, machine: usize, roll: u64) {
+        let (index, host) = self.place(world, machine, roll);
+        let until = match (roll / 11) % 3 {
+            0 => None,
+            rest => Some(world.now() + Duration::from_millis(300 * rest + roll % 5_000)),
+        };
+        let (kernel, _) = world.kernel(machine);
+        if !kernel.is_running(index) {
+            return;
+        }
+        let lens: &[u8] = if host.ip.is_ipv4() { &[32, 25, 24, 16] } else { &[128, 96, 64] };
+        let len = lens[usize::try_from(roll / 101).unwrap() % lens.len()];
+        // One in four is a neighbour of the VIP in its network.
+        let neighbour: IpAddr = match host.ip {
+            _ if !roll.is_multiple_of(4) => host.ip,
+            IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() | 0x5).into(),
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() | 0x5000).into(),
+        };
+        let prefix = Prefix { ip: neighbour, len };
+        if (roll / 7).is_multiple_of(5) && kernel.take_over(index, host.ip, until) {
+            let prefix = kernel.holder(index, host.ip).map_or(host, |address| address.prefix);
+            self.squats.push((machine, index, prefix));
+        } else if kernel.add_other(index, prefix, until) {
+            self.squats.push((machine, index, prefix));
+        }
+    }
+
     /// Another password for all who have one, as well as the store can bring it to them.
     pub(crate) fn change_passwords(&mut self, world: &mut World, roll: u64) {
         for spec in &mut self.routers {
@@ -444,6 +491,7 @@ impl Spec {
             interval: base,
             vips: Vec::new(),
             excluded: None,
+            lens: [None; 2],
             password: None,
             keys: Vec::new(),
             priorities: (0..machines).map(|_| 50 + rng.below(200)).collect(),
@@ -483,6 +531,22 @@ impl Spec {
         if rng.chance(150) {
             let seconds = ["3", "6", "20"][usize::try_from(rng.below(3)).unwrap()];
             self.keys.push(("address_lifetime", seconds));
+        }
+    }
+
+    fn change_lens(&mut self, roll: u64) {
+        let of = |lens: [Option<u8>; 4], at: u64| lens[usize::try_from(at % 4).unwrap()];
+        self.lens = [
+            of([None, Some(24), Some(25), Some(24)], roll / 13),
+            of([None, Some(64), Some(96), Some(64)], roll / 53),
+        ];
+    }
+
+    /// As it is configured.
+    fn text(&self, ip: &IpAddr) -> String {
+        match self.lens[usize::from(ip.is_ipv6())] {
+            Some(len) => format!("{ip}/{len}"),
+            None => ip.to_string(),
         }
     }
 

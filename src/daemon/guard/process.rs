@@ -133,6 +133,11 @@ impl Guard {
         if clock::now().since(said) < AGAIN {
             say(sender, entries);
         }
+        for entry in entries {
+            for vip in entry.addresses() {
+                remover.unroute(entry.port.index, entry.table, vip);
+            }
+        }
         // Without the addresses it is nothing but rules that nobody needs.
         if let Some(fence) = fence
             && trouble.is_none()

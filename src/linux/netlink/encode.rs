@@ -1,6 +1,6 @@
 //! Requests as bytes.
 
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Write as _};
 use std::net::IpAddr;
 
 use neli::consts::nl::NlmF;
@@ -10,6 +10,7 @@ use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Rtattr, RtattrBuilder};
 use neli::types::{Buffer, RtBuffer};
 use neli::{Size, ToBytes};
 
+use super::onlink;
 use crate::config::Prefix;
 use crate::node::kernel::{IFA_PROTO_HAVIP, Op, Verb};
 use crate::wire::Family;
@@ -97,18 +98,26 @@ pub(super) fn address(
 
 /// Appends what `op` asks for.
 pub(super) fn op(buffer: &mut Cursor<Vec<u8>>, seq: u32, op: &Op) -> io::Result<()> {
-    match op.verb {
-        Verb::Put { lifetime } => {
-            let more = put_attributes(op.prefix, lifetime.unwrap_or(INFINITY_LIFE_TIME))?;
-            let payload = address(op.index.0, op.prefix, more)?;
-            let flags = NlmF::ACK | NlmF::CREATE | NlmF::REPLACE;
-            message(buffer, Rtm::Newaddr, flags, seq, payload)
-        }
+    let (flags, lifetime) = match op.verb {
+        Verb::Add { lifetime } => (NlmF::CREATE | NlmF::EXCL, lifetime),
+        Verb::Renew { lifetime } => (NlmF::REPLACE, lifetime),
         Verb::Remove => {
             let payload = address(op.index.0, op.prefix, Vec::new())?;
-            message(buffer, Rtm::Deladdr, NlmF::ACK, seq, payload)
+            return message(buffer, Rtm::Deladdr, NlmF::ACK, seq, payload);
         }
-    }
+        Verb::Route { table, lifetime, again } => {
+            let act = onlink::Act::Add { lifetime, again };
+            let route = onlink::OnLink { index: op.index.0, vip: op.prefix, table };
+            return buffer.write_all(&route.request(seq, act));
+        }
+        Verb::Unroute { table } => {
+            let route = onlink::OnLink { index: op.index.0, vip: op.prefix, table };
+            return buffer.write_all(&route.request(seq, onlink::Act::Remove));
+        }
+    };
+    let more = put_attributes(op.prefix, lifetime.unwrap_or(INFINITY_LIFE_TIME))?;
+    let payload = address(op.index.0, op.prefix, more)?;
+    message(buffer, Rtm::Newaddr, NlmF::ACK | flags, seq, payload)
 }
 
 fn put_attributes(prefix: Prefix, valid: u32) -> io::Result<Vec<Rtattr<Ifa, Buffer>>> {
@@ -123,10 +132,8 @@ fn put_attributes(prefix: Prefix, valid: u32) -> io::Result<Vec<Rtattr<Ifa, Buff
     if family == Family::V6 {
         // Another node may still hold it in the moment of taking over.
         flags |= libc::IFA_F_NODAD;
-        if prefix.len == family.bits() {
-            // A host address has no network to reach; this saves a route for each.
-            flags |= libc::IFA_F_NOPREFIXROUTE;
-        }
+        // A host address has no network to reach; this saves a route for each.
+        flags |= libc::IFA_F_NOPREFIXROUTE;
     }
     // struct ifa_cacheinfo: preferred, valid, created, updated; the kernel reads the first two.
     let mut cacheinfo = Buffer::new();
@@ -159,7 +166,7 @@ mod tests {
             [("10.0.0.3", false), ("169.254.1.1", true), ("2001:db8::3", false), ("fe80::3", true)]
         {
             let prefix = Prefix::host(text.parse().unwrap());
-            let bytes = encoded(prefix, Verb::Put { lifetime: Some(4) });
+            let bytes = encoded(prefix, Verb::Add { lifetime: Some(4) });
             let message = Messages::new(&bytes).next().unwrap().unwrap();
             assert_eq!(message.seq, 7);
             let address = Address {
@@ -189,7 +196,7 @@ mod tests {
         let mut buffer = Cursor::new(Vec::new());
         let prefix = Prefix::host("10.0.0.3".parse().unwrap());
         for seq in 1..=3 {
-            let verb = Verb::Put { lifetime: None };
+            let verb = Verb::Add { lifetime: None };
             op(&mut buffer, seq, &Op { index: IfIndex(3), prefix, verb }).unwrap();
         }
         let bytes = buffer.into_inner();

@@ -7,6 +7,7 @@ mod encode;
 mod fence;
 mod links;
 mod notifications;
+mod onlink;
 mod parse;
 mod remover;
 mod requests;
@@ -15,6 +16,7 @@ mod socket;
 
 pub use fence::Fence;
 pub use notifications::Notifications;
+pub use onlink::remove_routes;
 pub use parse::{Malformed, changes};
 pub use remover::Remover;
 pub use requests::Requests;

@@ -224,11 +224,23 @@ fn link(body: &[u8]) -> Result<Option<Change>, Malformed> {
         loopback: has(libc::IFF_LOOPBACK),
         mac: attributes.of(libc::IFLA_ADDRESS).and_then(|b| b.try_into().ok()).map(Mac),
         mtu,
+        vrf_table: attributes.of(libc::IFLA_LINKINFO).and_then(vrf_table),
     })))
 }
 
 /// IFF_LOWER_UP (linux/if.h), which libc has for few targets.
 const IFF_LOWER_UP: libc::c_int = 1 << 16;
+
+/// The routing table of the VRF whose port a link is, from its IFLA_LINKINFO.
+fn vrf_table(linkinfo: &[u8]) -> Option<u32> {
+    const IFLA_INFO_SLAVE_KIND: u16 = 4;
+    const IFLA_INFO_SLAVE_DATA: u16 = 5;
+    const IFLA_VRF_PORT_TABLE: u16 = 1;
+    let info = Attributes::new(linkinfo);
+    let kind = info.of(IFLA_INFO_SLAVE_KIND)?;
+    let data = info.of(IFLA_INFO_SLAVE_DATA).filter(|_| kind.starts_with(b"vrf\0"))?;
+    Attributes::new(data).number(IFLA_VRF_PORT_TABLE)
+}
 
 fn address(body: &[u8]) -> Result<Option<Address>, Malformed> {
     const BAD: Malformed = Malformed("address");
@@ -371,9 +383,25 @@ mod tests {
                 loopback: false,
                 mac: Some(Mac([2; 6])),
                 mtu: 1500,
+                vrf_table: None,
             };
             assert_eq!(only(&bytes), Ok(Some(Change::Link(link))), "{flags:#x} {operstate}");
         }
+    }
+
+    #[test]
+    fn the_table_of_a_vrfs_port_is_known_and_no_other_masters() {
+        let of = |kind: &[u8]| {
+            let data = attribute_bytes(1, &1001u32.to_ne_bytes());
+            let info = [attribute_bytes(4, kind), attribute_bytes(5, &data)].concat();
+            let mtu = 1500u32.to_ne_bytes();
+            let body = link_body(0, UP, &[(3, b"eth0\0"), (4, &mtu), (18, &info)]);
+            match only(&framed(libc::RTM_NEWLINK, &body)) {
+                Ok(Some(Change::Link(link))) => link.vrf_table,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((of(b"vrf\0"), of(b"bridge\0")), (Some(1001), None));
     }
 
     #[test]

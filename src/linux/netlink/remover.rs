@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
 use super::encode::IFA_PROTO;
+use super::onlink::{Act, OnLink};
 use super::parse::{self, Messages};
 use super::socket::Socket;
 use crate::config::Prefix;
@@ -95,6 +96,17 @@ impl Remover {
             while !self.read(&mut count, &named)? {}
         }
         Ok(count)
+    }
+
+    /// Asks for the removal of the on-link route of an address of ours. IPv4 routes have gone with
+    /// their addresses already.
+    pub fn unroute(&mut self, index: IfIndex, table: u32, vip: Prefix) {
+        if vip == Prefix::host(vip.ip) {
+            return;
+        }
+        let route = OnLink { index: index.0, vip, table };
+        // There is nothing else to be done about one that stays, and it has a lifetime.
+        let _ = self.socket.send(&route.request(REMOVAL, Act::Remove));
     }
 
     /// Asks for the removal of what was found. What the kernel refuses stays until its lifetime
@@ -267,7 +279,7 @@ mod tests {
     fn a_removal_is_what_the_kernels_thread_would_send_without_asking_for_an_answer() {
         for text in ["10.0.0.3", "169.254.1.1", "2001:db8::3", "fe80::3"] {
             let prefix = Prefix::host(text.parse().unwrap());
-            let put = body_of(prefix, Verb::Put { lifetime: Some(4) });
+            let put = body_of(prefix, Verb::Add { lifetime: Some(4) });
             let found = found(&put[HEADER..]).unwrap();
             assert_eq!((found.index, found.prefix, found.proto), (3, prefix, IFA_PROTO_HAVIP));
             assert!(!found.permanent);

@@ -8,7 +8,7 @@ use neli::consts::nl::{NlmF, NlmsgerrAttr};
 use neli::consts::rtnl::{IfaF, Ifla, RtAddrFamily, RtScope, Rtm};
 use neli::err::{Nlmsgerr, NlmsghdrAck};
 use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder};
-use neli::types::RtBuffer;
+use neli::types::{Buffer, RtBuffer};
 use neli::{FromBytesWithInput, Size, ToBytes};
 
 use super::encode;
@@ -126,8 +126,9 @@ impl Requests {
     /// Does all of `ops` in their order, in one sendmsg for up to 256, and gives the kernel's answer
     /// to each in the same order. An operation that fails does not keep the next from being done.
     ///
-    /// An IPv6 address keeps the prefix length that it has: putting it with another one is
-    /// acknowledged and changes nothing of the length, so it has to be removed first.
+    /// The kernel knows an IPv6 address of a link by its IP alone, an IPv4 address by IP and prefix
+    /// length: there is one already (EEXIST) where that is there. It takes a renewal of what is not
+    /// there for an addition, whatever the flags say.
     ///
     /// # Errors
     /// When answers did not come (ENOBUFS, [`io::ErrorKind::TimedOut`]): what was done is then
@@ -159,6 +160,19 @@ impl Requests {
             Some(Err(errno)) => Err(io::Error::from_raw_os_error(errno.0)),
             Some(Ok(())) | None => Ok(()),
         }
+    }
+
+    /// The same with a body that is bytes already.
+    pub(super) fn request_bytes(&mut self, kind: u16, flags: NlmF, body: &[u8]) -> io::Result<()> {
+        self.request(Rtm::from(kind), flags, Buffer::from(body))
+    }
+
+    /// From now on the kernel looks at what a dump is asked for, where it can: without this it
+    /// leaves that to the reader.
+    pub(super) fn filter_dumps(&mut self) {
+        /// NETLINK_GET_STRICT_CHK (linux/netlink.h).
+        const GET_STRICT_CHK: libc::c_int = 12;
+        let _ = sys::set_int(self.socket.as_fd(), libc::SOL_NETLINK, GET_STRICT_CHK, 1);
     }
 
     /// Empties the send buffer and gives the first of `count` sequence numbers without a gap. Never

@@ -53,6 +53,7 @@ fn link(running: bool) -> Event<'static> {
         loopback: false,
         mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         mtu: 1500,
+        vrf_table: None,
     }))
 }
 

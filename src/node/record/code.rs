@@ -83,7 +83,7 @@ macro_rules! fields {
 fields! {
     Address { index, prefix, secondary, tentative, permanent, link_scope, proto }
     Check { name, interval, timeout, rise, fall }
-    Link { index, name, up, running, loopback, mac, mtu }
+    Link { index, name, up, running, loopback, mac, mtu, vrf_table }
     Op { index, prefix, verb }
     Port { index, family }
     Prefix { ip, len }
@@ -299,17 +299,34 @@ impl Code for Lifetime {
 impl Code for Verb {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Put { lifetime } => {
+            Self::Add { lifetime } => {
                 0_u8.put(out);
                 lifetime.put(out);
             }
             Self::Remove => 1_u8.put(out),
+            Self::Renew { lifetime } => {
+                2_u8.put(out);
+                lifetime.put(out);
+            }
+            Self::Route { table, lifetime, again } => {
+                3_u8.put(out);
+                table.put(out);
+                lifetime.put(out);
+                again.put(out);
+            }
+            Self::Unroute { table } => {
+                4_u8.put(out);
+                table.put(out);
+            }
         }
     }
     fn take(from: &mut Reader<'_>) -> Option<Self> {
         Some(match from.take::<u8>()? {
-            0 => Self::Put { lifetime: from.take()? },
+            0 => Self::Add { lifetime: from.take()? },
             1 => Self::Remove,
+            2 => Self::Renew { lifetime: from.take()? },
+            3 => Self::Route { table: from.take()?, lifetime: from.take()?, again: from.take()? },
+            4 => Self::Unroute { table: from.take()? },
             _ => return None,
         })
     }

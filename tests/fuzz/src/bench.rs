@@ -32,6 +32,7 @@ pub(crate) fn start(local: &str, now: Instant, out: &mut Actions) -> Node {
         loopback: false,
         mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         mtu: 1500,
+        vrf_table: None,
     };
     let address = |ip: &str, len, link_scope| Address {
         index: INDEX,
