@@ -368,6 +368,7 @@ impl<'a> Builder<'a> {
         let delay = self.need(name, "preempt_delay", original, |v| value::seconds(v, 1000));
         let listen = self.need(name, "listen_first", original, |v| value::seconds(v, 600));
         let carrier = self.need(name, "carrier_delay", original, |v| value::seconds(v, 60));
+        let probe = self.need(name, "probe_interval", original, |v| value::seconds(v, 3600));
         let yields = self.need(name, "yield_on_send_errors", original, value::boolean);
         let accept = self.need(name, "accept", original, accept);
         let checksum = self.need(name, "checksum", original, value::checksum);
@@ -403,6 +404,7 @@ impl<'a> Builder<'a> {
             preempt_delay: delay?.0,
             listen_first: listen?.0,
             carrier_delay: carrier?.0,
+            probe_interval: probe?.0,
             yield_on_send_errors: yields?.0,
             advert_interval: interval?.0,
             auth_pass: auth?,

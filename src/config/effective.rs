@@ -92,6 +92,7 @@ pub(super) fn built_in(key: &str, original: bool) -> Option<(&'static str, &'sta
         // What every agent of the original has in its template.
         ("auth_pass", true) => ("Sylvanas", PROFILE),
         ("preempt_delay" | "carrier_delay", _) => ("0", BUILT_IN),
+        ("probe_interval", _) => ("60", BUILT_IN),
         // Longer than the interval that nearly everybody has: one who is there is heard.
         ("listen_first", _) => ("1.2", BUILT_IN),
         ("enabled" | "accept" | "yield_on_send_errors", _) => ("true", BUILT_IN),

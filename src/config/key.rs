@@ -42,6 +42,10 @@ pub const ROUTER_KEYS: &[Key] = &[
     ),
     key("carrier_delay", "seconds that an active router bears a lost link, 0 to 60 (default 0)"),
     key(
+        "probe_interval",
+        "seconds after which an active router asks who else has a VIP, 0 (never) to 3600 (default 60)",
+    ),
+    key(
         "yield_on_send_errors",
         "true or false: give up when adverts cannot be sent (default true)",
     ),

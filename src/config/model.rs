@@ -43,6 +43,8 @@ pub struct Router {
     pub listen_first: Duration,
     /// How long an active router bears the loss of its link.
     pub carrier_delay: Duration,
+    /// How often an active router asks who else has one of its VIPs; zero: never.
+    pub probe_interval: Duration,
     /// Whether an active router whose adverts cannot be sent gives its addresses up.
     pub yield_on_send_errors: bool,
     /// Version 2: whole seconds. Version 3: 1 to 4095.

@@ -242,6 +242,7 @@ impl Node {
                 entry.renew_at.map_or(next, |before| before.min(next))
             });
         }
+        self.start_probes(now, id);
         self.open_fence(now, id);
         self.retime(id);
     }
@@ -262,6 +263,7 @@ impl Node {
         self.claims.release(place, id, &self.links);
         if self.claims.claim_on(&place).is_none() {
             self.announcer.stop(&place);
+            self.prober.stop(&place);
             self.fence.shut(place);
         }
         self.watches.stale(place.0);

@@ -12,6 +12,7 @@ use super::faults::Unplaced;
 use super::kernel::Port;
 use super::links::Place;
 use super::notice::NotReady;
+use super::overhear::Shadow;
 use super::rivals::Rivals;
 use super::router::{Heard, Reason, Router, State};
 use super::source::Fit;
@@ -59,6 +60,8 @@ pub struct Counters {
     pub address_conflicts: u64,
     /// Gratuitous ARP and unsolicited NA sent.
     pub announcements: u64,
+    /// Times it asked who else has one of its VIPs.
+    pub probes: u64,
     /// VIPs put back after someone took them away.
     pub restored: u64,
     /// Adverts that left more than half an interval late.
@@ -183,8 +186,8 @@ pub(super) struct Entry {
     usual: Option<Usual>,
     /// Who else has what this router has.
     pub(super) rivals: Rivals,
-    /// Someone else has an address of this router, or had: his adverts may come from it.
-    pub(super) shadowed: bool,
+    /// Whether someone's adverts may come from an address of this router.
+    pub(super) shadow: Shadow,
     /// In its present state, and not active, it heard an advert through the IP layer.
     pub(super) delivered: bool,
     /// The checksum form last heard, and who sends which.
@@ -224,7 +227,7 @@ impl Entry {
             heard: None,
             usual: None,
             rivals: Rivals::default(),
-            shadowed: false,
+            shadow: Shadow::None,
             delivered: false,
             sum_heard: None,
             sums: BTreeMap::new(),

@@ -21,6 +21,7 @@ mod observe;
 mod overhear;
 mod packet;
 mod ports;
+mod probe;
 pub mod record;
 mod rivals;
 pub mod router;
@@ -45,7 +46,9 @@ use entry::{Entry, Timer};
 use fence::Fence;
 use links::{Links, Place};
 use notice::{LimitKey, Notice};
+use overhear::Shadow;
 use ports::Ports;
+use probe::Prober;
 use router::{Effect, Input, Reason};
 use witness::Watches;
 
@@ -118,6 +121,7 @@ pub struct Node {
     timers: BTreeSet<(Instant, Timer, RouterId)>,
     claims: Claims,
     announcer: Announcer,
+    prober: Prober,
     fence: Fence,
     watches: Watches,
     limits: BTreeMap<LimitKey, Instant>,
@@ -152,6 +156,7 @@ impl Node {
             timers: BTreeSet::new(),
             claims: Claims::default(),
             announcer: Announcer::default(),
+            prober: Prober::default(),
             fence: Fence::default(),
             watches: Watches::default(),
             limits: BTreeMap::new(),
@@ -221,6 +226,7 @@ impl Node {
             self.timers.first().map(|(at, ..)| *at),
             self.claims.next_deadline(),
             self.announcer.next_deadline(),
+            self.prober.next_deadline(),
             self.ports.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
@@ -264,6 +270,7 @@ impl Node {
         }
         self.fire_timers(now, heard_all, out);
         self.ports.timeout(now, out);
+        self.probe(now, out);
         self.announce(now, out);
         while let Some(ops) = self.claims.next_chunk(now, &self.links) {
             out.kernel.push(Action::Apply(ops));
@@ -372,6 +379,7 @@ impl Node {
                     entry.counters.master_transitions += 1;
                     self.moved(now, id, before, reason, out);
                     self.sync_claims(now, id, out);
+                    self.probe_first(now, id, reason);
                 }
                 Effect::Deactivated(reason) => {
                     self.moved(now, id, before, reason, out);
@@ -424,7 +432,7 @@ impl Node {
         entry.rivals.moved();
         entry.unplaced.moved();
         entry.delivered = false;
-        if entry.shadowed {
+        if entry.shadow != Shadow::None {
             self.watches.stale_of(entry.link);
         }
         out.states_changed = true;

@@ -17,6 +17,17 @@ use crate::wire::ip::parse_unchecked_ipv4;
 use crate::wire::vrrp::{Priority, Vrid, group};
 use crate::wire::{Family, IfIndex, Mac};
 
+/// What speaks for it that someone's adverts come from an address of a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shadow {
+    /// Nothing.
+    None,
+    /// Someone else says that the address is his.
+    Claimed,
+    /// One came.
+    Heard,
+}
+
 impl Node {
     /// A VRRP packet as it came off the wire.
     pub(super) fn overheard(
@@ -37,10 +48,11 @@ impl Node {
         }
     }
 
-    /// Someone else has an address of this router: his adverts may come from it.
-    pub(super) fn shadowed(&mut self, id: RouterId) {
+    /// There is a sign of it that someone's adverts come from an address of this router.
+    pub(super) fn shadowed(&mut self, id: RouterId, shadow: Shadow) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if !std::mem::replace(&mut entry.shadowed, true) {
+        if entry.shadow < shadow {
+            entry.shadow = shadow;
             self.watches.stale_of(entry.link);
         }
     }
@@ -49,13 +61,18 @@ impl Node {
     pub(super) fn delivered(&mut self, id: RouterId, src: IpAddr) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let is_new = !entry.router.is_active() && !std::mem::replace(&mut entry.delivered, true);
-        if is_new && entry.shadowed {
+        if is_new && entry.shadow != Shadow::None {
             self.watches.stale_of(entry.link);
         }
-        if !entry.shadowed {
+        // Whoever took over announces the addresses, and may be heard by that first.
+        if entry.shadow == Shadow::Claimed {
+            entry.shadow = Shadow::None;
+            self.watches.stale_of(entry.link);
+        }
+        if entry.shadow == Shadow::None {
             let config = entry.router.config();
             if config.vips.iter().chain(&config.vips_excluded).any(|vip| vip.ip == src) {
-                self.shadowed(id);
+                self.shadowed(id, Shadow::Heard);
             }
         }
     }
@@ -77,7 +94,7 @@ impl Node {
         let ours = |address: &Address| self.claims.is_ours(address);
         let has = |ip: &IpAddr| self.links.has_source(port.index, ip, ours);
         let owns_more = || config.vips.iter().any(|vip| !has(&vip.ip));
-        let may_be = entry.shadowed || (is_owner && owns_more());
+        let may_be = entry.shadow != Shadow::None || (is_owner && owns_more());
         may_be.then_some((port, config.vrid))
     }
 }
@@ -183,6 +200,19 @@ mod tests {
         assert_eq!(bench.router().state, "active");
         overhear(&mut bench, THEIRS, packet(255, |_| {}));
         assert_eq!(bench.router().state, "backup", "it listened from the first moment");
+    }
+
+    #[test]
+    fn a_claim_of_a_peer_whose_adverts_come_as_they_should_is_no_sign() {
+        let mut bench = active();
+        bench.event(Event::Claimed { index: ETH0, ip: VIP.into(), mac: THEIRS });
+        assert_eq!(told(&mut bench), Some(vec![51]));
+        bench.packet("10.0.0.9", &advert(&router(51), "10.0.0.9", 200));
+        assert_eq!(told(&mut bench), Some(vec![]));
+        bench.packet("10.0.0.9", &advert(&router(51), "10.0.0.9", 0));
+        bench.pass(Duration::from_secs(5));
+        assert_eq!(bench.router().state, "active");
+        assert_eq!(told(&mut bench), None);
     }
 
     #[test]

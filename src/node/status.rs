@@ -208,6 +208,7 @@ impl Node {
             .chain(self.ports.sizes())
             .chain(self.claims.sizes())
             .chain(self.announcer.sizes())
+            .chain(self.prober.sizes())
             .chain(self.watches.sizes())
             .chain(self.fence.sizes())
     }

@@ -25,6 +25,7 @@ pub(crate) fn router(vrid: u8) -> Router {
         preempt_delay: Duration::ZERO,
         listen_first: Duration::ZERO,
         carrier_delay: Duration::ZERO,
+        probe_interval: Duration::from_secs(60),
         yield_on_send_errors: true,
         advert_interval: Centis(100),
         auth_pass: None,

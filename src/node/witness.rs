@@ -12,6 +12,7 @@ use super::event::{Action, Actions};
 use super::kernel::Port;
 use super::links::Place;
 use super::notice::Notice;
+use super::overhear::Shadow;
 use super::rivals::{Claimed, Rival};
 use super::router::Heard;
 use super::{Instant, Node};
@@ -111,7 +112,7 @@ impl Node {
             return;
         }
         let Some((id, place)) = self.holder_of(index, ip) else { return };
-        self.shadowed(id);
+        self.shadowed(id, Shadow::Claimed);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let interval = entry.router.config().advert_interval.duration();
         // Whoever had it until now may not have heard yet.

@@ -129,3 +129,11 @@ pub(super) fn announced(frame: &[u8]) -> Option<IpAddr> {
         _ => ndp::claim(frame.get(14 + IPV6_HEADER..)?).map(|(ip, _)| ip.into()),
     }
 }
+
+/// Whether a frame is an ARP probe or a neighbour solicitation: it announces nothing.
+pub(super) fn asks(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x06]) => frame.get(28..32) == Some(&[0; 4]),
+        _ => frame.get(14 + IPV6_HEADER) == Some(&135),
+    }
+}

@@ -165,6 +165,9 @@ impl World {
     }
 
     fn note_announcement(&mut self, from: usize, frame: &[u8]) {
+        if seen::asks(frame) {
+            return;
+        }
         let ip = seen::announced(frame);
         let ip = ip.unwrap_or_else(|| panic!("machine {from} announced nothing: {frame:02x?}"));
         self.announced.insert((from, ip), self.now);

@@ -25,6 +25,19 @@ pub fn gratuitous(mac: Mac, ip: Ipv4Addr, out: &mut Vec<u8>) {
     out.extend(ip.octets());
 }
 
+/// Appends an ARP probe (RFC 5227 §2.1.1) as a complete Ethernet frame without its check sequence: a
+/// broadcast request from `mac` for `ip` that says nothing of its sender's address.
+pub fn probe(mac: Mac, ip: Ipv4Addr, out: &mut Vec<u8>) {
+    out.extend(Mac::BROADCAST.0);
+    out.extend(mac.0);
+    out.extend(ETHERTYPE.to_be_bytes());
+    out.extend([0, 1, 0x08, 0x00, 6, 4, 0, 1]);
+    out.extend(mac.0);
+    out.extend([0; 4]);
+    out.extend([0; 6]);
+    out.extend(ip.octets());
+}
+
 /// What an ARP message, request or reply, says of its sender: at which MAC address its IPv4
 /// address is (RFC 826). `None` for anything but ARP for IPv4 over Ethernet, and for a probe,
 /// which says nothing yet (RFC 5227 §1.1).
@@ -63,6 +76,20 @@ mod tests {
         for length in 0..18 {
             assert_eq!(claim(&message[..length]), None);
         }
+    }
+
+    #[test]
+    fn a_probe_is_a_broadcast_request_that_claims_nothing() {
+        let mut out = Vec::new();
+        probe(Mac([0, 0, 0x5e, 0, 1, 0x33]), Ipv4Addr::new(192, 0, 2, 1), &mut out);
+        let frame = [
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0x5e, 0, 1, 0x33, 0x08, 0x06, //
+            0, 1, 0x08, 0, 6, 4, 0, 1, //
+            0, 0, 0x5e, 0, 1, 0x33, 0, 0, 0, 0, //
+            0, 0, 0, 0, 0, 0, 192, 0, 2, 1,
+        ];
+        assert_eq!(out, frame);
+        assert_eq!(claim(&out[14..]), None);
     }
 
     #[test]

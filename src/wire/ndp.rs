@@ -19,6 +19,9 @@ const ICMPV6: u8 = 58;
 /// Neighbor Advertisement with one link-layer address option.
 const MESSAGE: u16 = 32;
 
+/// Neighbor Solicitation without options.
+const SOLICITATION: u16 = 24;
+
 /// ff02::1.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
@@ -53,6 +56,29 @@ pub fn unsolicited_na(mac: Mac, src: Ipv6Addr, target: Ipv6Addr, out: &mut Vec<u
     out.extend(head(c0, c1));
     out.extend(target.octets());
     out.extend(option);
+}
+
+/// Appends a Neighbor Solicitation for `target` from the unspecified address, as one sends that looks
+/// for duplicates (RFC 4862 §5.4.2), as a complete Ethernet frame without its check sequence: who has
+/// the target answers to all nodes (RFC 4861 §7.2.4).
+pub fn probe(mac: Mac, target: Ipv6Addr, out: &mut Vec<u8>) {
+    let [.., x, y, z] = target.octets();
+    // RFC 4291 §2.7.1.
+    let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z]);
+    let head = |c0, c1| [135, 0, c0, c1, 0, 0, 0, 0];
+    let (from, to) = (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(group));
+    let [c0, c1] = Sum::pseudo_header(from, to, ICMPV6, usize::from(SOLICITATION))
+        .bytes(&head(0, 0))
+        .bytes(&target.octets())
+        .checksum()
+        .to_be_bytes();
+
+    out.extend([0x33, 0x33, 0xff, x, y, z]);
+    out.extend(mac.0);
+    out.extend(ETHERTYPE.to_be_bytes());
+    ip::ipv6_header(Ipv6Addr::UNSPECIFIED, group, ICMPV6, SOLICITATION, out);
+    out.extend(head(c0, c1));
+    out.extend(target.octets());
 }
 
 /// What a Neighbor Advertisement, as an ICMPv6 message, says: at which MAC address its target is.
@@ -100,6 +126,20 @@ mod tests {
         for length in 0..message.len() {
             assert_eq!(claim(&message[..length]), None);
         }
+    }
+
+    #[test]
+    fn a_probe_is_a_solicitation_to_the_targets_group_from_nobody() {
+        let mut out = Vec::new();
+        probe(Mac([2, 0, 0, 0, 0, 7]), "2001:db8::12:3456".parse().unwrap(), &mut out);
+        assert_eq!(out[..14], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56, 2, 0, 0, 0, 0, 7, 0x86, 0xdd]);
+        assert_eq!(out[18..22], [0, 24, 58, 255]);
+        assert_eq!(out[22..38], [0; 16]);
+        assert_eq!(out[38..54], [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0x12, 0x34, 0x56]);
+        let (source, to) = (Ipv6Addr::UNSPECIFIED, "ff02::1:ff12:3456".parse().unwrap());
+        assert!(Sum::pseudo_header(source.into(), to, 58, 24).bytes(&out[54..]).fits());
+        assert_eq!(out[54], 135);
+        assert_eq!(claim(&out[54..]), None);
     }
 
     #[test]

@@ -262,16 +262,26 @@ isolated! {
 }
 
 isolated! {
-    fn vips_that_are_too_many_to_be_watched_are_told() {
+    fn of_very_many_vips_each_is_watched() {
         let mut lan = Lan::new();
-        let a = lan.host();
+        let (a, b) = (lan.host(), lan.host());
         let many: Vec<String> =
-            (0..1_001).map(|n| format!("\"10.8.{}.{}\"", n / 250, n % 250 + 1)).collect();
-        let daemon = start(&a, 150, &format!("vips_excluded = [{}]", many.join(", ")));
+            (0..1_500).map(|n| format!("\"10.8.{}.{}\"", n / 100, n % 100 * 2 + 1)).collect();
+        let more = format!("vips_excluded = [{}]\nprobe_interval = 0", many.join(", "));
+        let daemon = start(&a, 150, &more);
         daemon.wait_for("active");
-        wait("all are there", || a.has("10.8.4.1") && a.has(VIP));
-        wait("it is told", || {
-            daemon.status()["warnings"].to_string().contains("who else claims those beyond")
+        let last = "10.8.14.199";
+        wait("all are there", || a.has(last) && a.has(VIP));
+        let theirs = Mac([2, 0, 0, 0xbe, 0xef, 1]);
+        let socket = b.within(|| {
+            let index = index_of(&mut Requests::open().unwrap(), "eth0");
+            PacketSocket::open(index).unwrap()
+        });
+        let mut claim = Vec::new();
+        arp::gratuitous(theirs, last.parse().unwrap(), &mut claim);
+        wait("its claim is named", || {
+            assert_eq!(socket.send_batch(&[&claim]), (1, None));
+            router(&daemon)["conflict"].as_str().is_some_and(|text| text.contains(last))
         });
     }
 }

@@ -57,9 +57,10 @@ isolated! {
         assert!(daemon.state() == "active" && a.has(VIP));
         capture.forget();
         lan.plug(&a, true);
+        // The kernel tells of a carrier that came back later than it lets packets through.
+        wait("it hears of that", || daemon.log().contains("its link is back"));
         wait("it announces its VIP after that", || capture.has_claim(a.mac(), VIP));
         assert_eq!(counter(&daemon, "master_transitions"), 1);
-        assert!(daemon.log().contains("its link is back"), "{}", daemon.log());
     }
 }
 

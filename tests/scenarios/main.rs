@@ -13,6 +13,7 @@ mod guest;
 mod hostile;
 mod owners;
 mod pauses;
+mod probes;
 mod rivals;
 
 use std::process::Command;

@@ -107,6 +107,8 @@ impl Bounds {
                 | "losses"
                 | "announced"
                 | "announcements"
+                | "probed"
+                | "probes"
                 | "links with announcements"
                 | "watched addresses" => vips,
                 "held back" | "doubtful" => 2 * (vips + addresses),

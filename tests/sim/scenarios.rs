@@ -35,6 +35,7 @@ fn router(priority: u8, interval: u16) -> Router {
         preempt_delay: Duration::ZERO,
         listen_first: Duration::ZERO,
         carrier_delay: Duration::ZERO,
+        probe_interval: Duration::from_secs(60),
         yield_on_send_errors: true,
         advert_interval: Centis(interval),
         auth_pass: None,

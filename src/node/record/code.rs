@@ -89,7 +89,7 @@ fields! {
     Prefix { ip, len }
     Router {
         name, vrid, version, family, interface, priority, preempt, preempt_delay, listen_first,
-        carrier_delay, yield_on_send_errors, advert_interval, auth_pass, vips, vips_excluded,
+        carrier_delay, probe_interval, yield_on_send_errors, advert_interval, auth_pass, vips, vips_excluded,
         checksum, address_lifetime, check
     }
     RxMeta { src, dst, ttl }
