@@ -34,6 +34,8 @@ pub enum Lane {
     Kernel,
     /// Reading and writing the snapshot.
     Snapshot,
+    /// Making what is missing in `run_dir`.
+    RunDir,
     /// Names of etcd's endpoints.
     Names,
     /// Certificates, keys and passwords for etcd.
@@ -43,10 +45,11 @@ pub enum Lane {
 }
 
 /// Each lane with the number of its threads.
-const LANES: [(Lane, usize); 6] = [
+const LANES: [(Lane, usize); 7] = [
     (Lane::File, 1),
     (Lane::Kernel, 1),
     (Lane::Snapshot, 1),
+    (Lane::RunDir, 1),
     // A name server that is silent must not keep the endpoints with other names waiting.
     (Lane::Names, 3),
     (Lane::Secrets, 1),

@@ -5,7 +5,6 @@
 #[macro_use]
 mod lab;
 
-use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
@@ -212,6 +211,60 @@ isolated! {
 }
 
 isolated! {
+    fn what_a_crash_left_is_found_in_the_kernel_though_its_run_dir_is_gone() {
+        let mut lan = Lan::new();
+        let (a, client) = (lan.host(), lan.host());
+        let asker = Asker::on(&client);
+        let (own, _) = own(&a);
+        let mut daemon = start(&a, &one(&a, 100, ""));
+        wait("the VIP is behind it", || a.has(VIP) && is_behind(&a, VIP));
+        let guard = guard_of(&daemon);
+        daemon.signal("-STOP");
+        assert!(Command::new("kill").args(["-KILL", &guard]).status().unwrap().success());
+        daemon.kill();
+        std::fs::remove_dir_all(daemon.socket.parent().unwrap()).unwrap();
+        assert!(a.has(VIP) && is_behind(&a, VIP), "it was left behind");
+        let mut daemon = a.daemon_of(&one(&a, 100, ""));
+        daemon.wait_for("active");
+        wait("it answers", || asker.is_answered(a.mac(), VIP, own));
+        assert_eq!(tables(&a), "");
+        wait("it is told", || daemon.log().contains("an earlier run had left one"));
+        assert!(daemon.stop().success());
+    }
+}
+
+isolated! {
+    fn an_operators_table_of_the_same_name_is_named_and_left_alone() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        nft(&a, "add table ip havip");
+        nft(&a, "add chain ip havip mine");
+        let operators = nft(&a, "list ruleset");
+        let mut daemon = a.daemon_of(&one(&a, 100, ""));
+        daemon.wait_for("active");
+        assert!(daemon.stop().success());
+        assert_eq!(nft(&a, "list ruleset"), operators, "no fence is wanted");
+        let mut daemon = a.daemon_of(&fenced(&one(&a, 100, "")));
+        daemon.wait_for("active");
+        wait("it is told", || {
+            let why = daemon.status()["fence"]["why"].to_string();
+            why.contains("table ip havip") && why.contains("not havip's")
+        });
+        assert_eq!(nft(&a, "list ruleset"), operators);
+        assert!(daemon.stop().success());
+        assert_eq!(nft(&a, "list ruleset"), operators);
+        let mut daemon = a.daemon_of(&fenced(&one(&a, 100, "")));
+        daemon.wait_for("active");
+        let guard = guard_of(&daemon);
+        daemon.kill();
+        wait("the guard has ended", || {
+            !std::fs::exists(format!("/proc/{guard}")).unwrap() && !a.has(VIP)
+        });
+        assert_eq!(nft(&a, "list ruleset"), operators);
+    }
+}
+
+isolated! {
     fn a_fence_that_someone_removes_is_built_anew() {
         let mut lan = Lan::new();
         let (a, client) = (lan.host(), lan.host());
@@ -255,7 +308,5 @@ isolated! {
         wait("it answers behind it", || {
             is_behind(&a, VIP) && asker.is_answered(a.mac(), VIP, own)
         });
-        let run_dir = daemon.socket.parent().unwrap().join("fence");
-        assert!(fs::exists(run_dir).unwrap());
     }
 }

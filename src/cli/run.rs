@@ -61,7 +61,7 @@ fn run(given: &Given) -> Exit {
                 Error::System(_, error) => exit_of(error),
                 Error::Rights(_) => Exit::Permission,
                 Error::Settings(_) => Exit::Config,
-                Error::Lock(_) => Exit::Failed,
+                Error::Lock(_) | Error::Owner(_) => Exit::Failed,
             }
         }
     }

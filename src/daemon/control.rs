@@ -9,17 +9,16 @@ mod store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-#[cfg(feature = "etcd")]
-use smol::Task;
 use smol::channel::Sender;
 use smol::future::or;
-use smol::{Async, Executor, Timer};
+use smol::{Async, Executor, Task, Timer};
 
 use super::channel::{Bell, Ringer};
 use super::engine::{Report, Request};
@@ -30,11 +29,13 @@ use super::guard;
 use super::identity::Identity;
 #[cfg(feature = "etcd")]
 use super::keep::{Keep, Written};
+use super::run_dir::RunDir;
 use super::socket::{self, Ask};
 use super::sources::{LoadError, Local, Sources};
 use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status};
 use crate::config::{Config, Problem, RouterName, Settings, Severity, diff};
 use crate::linux::clock;
+use crate::linux::lock::LockError;
 use crate::linux::signals::{Signal, SignalFd};
 use crate::node::notice::Level;
 use crate::node::{Instant, NodeStatus, RouterState};
@@ -53,7 +54,7 @@ const LOOK_SOON: Duration = Duration::from_secs(1);
 /// Clients' questions that may wait.
 const ASKS_MAX: usize = 64;
 /// Results of work off this thread: one of each kind.
-const DONE_MAX: usize = 2;
+const DONE_MAX: usize = 3;
 /// Warnings that the status shows; the log has all of them.
 const WARNINGS_MAX: usize = 32;
 
@@ -68,8 +69,12 @@ pub(super) struct Wiring {
     pub(super) notices_lost: Arc<AtomicU64>,
     pub(super) guard: guard::Shown,
     pub(super) fence: fence::Shown,
-    pub(super) socket: PathBuf,
+    /// By which a second daemon in this network namespace is noticed.
+    pub(super) owner: Option<UnixListener>,
 }
+
+/// A control socket, if a new one was made.
+pub(super) type Made = Result<Option<UnixListener>, LockError>;
 
 /// What the status is in words, for who asks by a signal.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +127,13 @@ pub(super) struct Control {
     is_looking: bool,
     reload: Reload,
     done: (Sender<Done>, smol::channel::Receiver<Done>),
+    /// While nothing is done in it.
+    run_dir: Option<RunDir>,
+    /// Why there is no control socket, as far as is known.
+    no_socket: Option<String>,
+    /// For the control socket, and what serves it.
+    asks: Option<Sender<Ask>>,
+    server: Option<Task<io::Result<()>>>,
     /// What hangs, as it was logged.
     hanging: BTreeSet<String>,
 }
@@ -143,6 +155,8 @@ enum Done {
     Looked(io::Result<Identity>),
     /// The local file.
     Loaded(Box<Result<Local, LoadError>>),
+    /// The folder, and what was missing in it.
+    Mended(RunDir, Made),
 }
 
 enum Wake {
@@ -203,16 +217,26 @@ impl Control {
             is_looking: false,
             reload: Reload::None,
             done: smol::channel::bounded(DONE_MAX),
+            run_dir: None,
+            no_socket: None,
+            asks: None,
+            server: None,
             hanging: BTreeSet::new(),
         }
     }
 
     /// Works until the engine has given up everything.
-    pub(super) async fn run(mut self, store: Option<Store>) -> io::Result<()> {
-        let executor = self.executor;
-        let listener = socket::bind(&self.wiring.socket)?;
+    pub(super) async fn run(
+        mut self,
+        (run_dir, made): (RunDir, Made),
+        store: Option<Store>,
+    ) -> io::Result<()> {
         let (asks, questions) = smol::channel::bounded(ASKS_MAX);
-        let server = executor.spawn(socket::serve(executor, listener, asks));
+        self.asks = Some(asks);
+        self.mended(run_dir, made);
+        if let Some(owner) = self.wiring.owner.take() {
+            self.executor.spawn(socket::refuse(owner)).detach();
+        }
         self.wiring.bell.set_nonblocking()?;
         let bell = Async::new(self.wiring.bell.as_fd().try_clone_to_owned()?)?;
         let signals = self.wiring.signals.as_fd().try_clone_to_owned()?;
@@ -240,6 +264,7 @@ impl Control {
                 Wake::Look => self.look(),
                 Wake::Done(Done::Looked(identity)) => self.looked(identity),
                 Wake::Done(Done::Loaded(local)) => self.reload(*local),
+                Wake::Done(Done::Mended(run_dir, made)) => self.mended(run_dir, made),
                 #[cfg(feature = "etcd")]
                 Wake::Store(event) => self.store(event),
                 #[cfg(feature = "etcd")]
@@ -261,10 +286,40 @@ impl Control {
             self.demand();
         }
         self.leave().await;
-        drop(server);
-        // A path that is gone already was not ours any more.
-        let _ = std::fs::remove_file(&self.wiring.socket);
+        if let Some(run_dir) = &self.run_dir {
+            run_dir.leave();
+        }
+        drop(self.server.take());
         Ok(())
+    }
+
+    /// Serves a control socket that was made, and says why there is none.
+    fn mended(&mut self, run_dir: RunDir, made: Made) {
+        self.run_dir = Some(run_dir);
+        match made {
+            Ok(None) => {}
+            Ok(Some(listener)) => {
+                if self.server.is_some() || self.no_socket.take().is_some() {
+                    log::info!("the control socket is made again");
+                }
+                // Whoever was connected to the one before is answered.
+                self.server = self
+                    .asks
+                    .clone()
+                    .map(|asks| self.executor.spawn(socket::serve(self.executor, listener, asks)));
+            }
+            Err(error) => {
+                let why = format!(
+                    "run_dir: {error}; `havip status` and the like do not reach this daemon \
+                     until that is mended; trying again each {} s",
+                    LOOK.as_secs()
+                );
+                if self.no_socket.as_ref() != Some(&why) {
+                    log::warn!("{why}");
+                }
+                self.no_socket = Some(why);
+            }
+        }
     }
 
     /// Waits until there is something to do.
@@ -309,6 +364,12 @@ impl Control {
         }
         self.look_at = clock::now() + LOOK;
         self.tell_hanging();
+        if let Some(mut run_dir) = self.run_dir.take() {
+            self.begin(Lane::RunDir, run_dir.doing(), move || {
+                let made = run_dir.mend();
+                Done::Mended(run_dir, made)
+            });
+        }
         // The box may change so that what was refused can be.
         let is_refused = || self.sources.problems.iter().any(Problem::is_error);
         if !self.is_looking && (self.reload == Reload::Looks || self.follows() || is_refused()) {
@@ -604,6 +665,7 @@ impl Control {
                 .warnings
                 .iter()
                 .chain(self.store_warnings())
+                .chain(&self.no_socket)
                 .cloned()
                 .chain(hanging())
                 .collect(),

@@ -147,6 +147,11 @@ struct Stop {
 pub(super) fn run(wiring: Wiring, mut node: Node) -> io::Result<bool> {
     let mut engine = Engine::new(wiring)?;
     let result = engine.turns(&mut node);
+    if matches!(result, Ok(false)) {
+        // Addresses are left: the fence stays with them until the guard, or the next start, removes
+        // both.
+        std::mem::forget(engine.wiring.ways.take());
+    }
     // The last word has to arrive: this thread has nothing else to do any more.
     let _ = engine.wiring.reports.send(Report::Stopped);
     engine.wiring.control.ring();

@@ -4,9 +4,7 @@
 //! A thread of its own, because the kernel's may wait for a lock that nf_tables know nothing of,
 //! and a fence that is renewed late shuts off who is well.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,7 +15,6 @@ use serde::Serialize;
 use super::REALTIME;
 use super::channel::{self, Bell, Ringer};
 use super::engine::Report;
-use crate::config::Settings;
 use crate::linux::netlink::Fence;
 use crate::linux::{clock, errno, rt};
 use crate::node::Instant;
@@ -29,8 +26,6 @@ const WAITING_MAX: usize = 256;
 /// Wait before another try after a refusal, and at most; doubled each time.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Says, as a file in `run_dir`, that tables may stand.
-const MARK: &str = "fence";
 /// How to be rid of them by hand.
 const BY_HAND: &str = "nft 'delete table arp havip; delete table ip havip; delete table ip6 havip'";
 
@@ -116,18 +111,14 @@ impl Speaker {
     }
 }
 
-/// The thread, and what is left of it on disk.
-pub(super) struct Standing {
-    thread: JoinHandle<bool>,
-    mark: PathBuf,
-}
+/// The thread that keeps it.
+pub(super) struct Standing(JoinHandle<()>);
 
 impl Standing {
     /// Waits until the fence is removed, once the engine has let go of its end.
     pub(super) fn end(self) {
-        if self.thread.join().is_ok_and(|removed| removed) {
-            let _ = fs::remove_file(self.mark);
-        }
+        // It does nothing that could panic.
+        let _ = self.0.join();
     }
 }
 
@@ -144,16 +135,15 @@ pub(super) fn status(shown: &Shown) -> FenceStatus {
 
 /// Removes, where there is to be no fence, what an earlier run left: its VIPs would stay shut.
 /// Gives what is to be said of that.
-pub(super) fn remove_earlier(run_dir: &Path) -> Option<String> {
-    let mark = run_dir.join(MARK);
-    if !mark.exists() {
+pub(super) fn remove_earlier() -> Option<String> {
+    if !Fence::may_stand() {
         return None;
     }
     match Fence::open().and_then(|mut fence| fence.remove()) {
-        Ok(()) => {
-            let _ = fs::remove_file(mark);
-            None
-        }
+        Ok(false) => None,
+        Ok(true) => Some("fence: an earlier run had left one, which is removed".to_owned()),
+        // A kernel without nf_tables, or without one of the families.
+        Err(error) if is_absent(&error) => None,
         Err(error) => Some(format!(
             "fence: what an earlier run left cannot be removed, and may shut off VIPs: {error}; \
              remove it: {BY_HAND}"
@@ -161,17 +151,22 @@ pub(super) fn remove_earlier(run_dir: &Path) -> Option<String> {
     }
 }
 
+/// Whether a kernel that has no fence says this.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        errno(error).0,
+        libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::ENOENT
+    )
+}
+
 /// Starts the thread that builds the fence, keeps it, and removes it when the engine has ended.
 ///
 /// # Errors
-/// Out of descriptors or threads; `run_dir` cannot be written to.
-pub(super) fn start(settings: &Settings, speaker: Speaker) -> io::Result<(Ways, Standing)> {
-    let mark = settings.run_dir.join(MARK);
-    fs::write(&mark, "")?;
+/// Out of descriptors or threads.
+pub(super) fn start(realtime: bool, speaker: Speaker) -> io::Result<(Ways, Standing)> {
     let waiting = Waiting::default();
     let theirs = Arc::clone(&waiting);
     let (ringer, bell) = channel::bell()?;
-    let realtime = settings.realtime;
     let thread = super::spawn("fence", move || {
         if realtime {
             // The daemon says of its engine that this is not permitted; it is the same here.
@@ -179,11 +174,11 @@ pub(super) fn start(settings: &Settings, speaker: Speaker) -> io::Result<(Ways, 
         }
         run(&theirs, &bell, &speaker)
     })?;
-    Ok((Ways { held: Vec::new(), waiting, bell: ringer }, Standing { thread, mark }))
+    Ok((Ways { held: Vec::new(), waiting, bell: ringer }, Standing(thread)))
 }
 
-/// Works until the engine is gone; whether no fence is left then.
-fn run(waiting: &Mutex<Vec<Vec<Passage>>>, bell: &Bell, speaker: &Speaker) -> bool {
+/// Works until the engine is gone, and removes the fence then.
+fn run(waiting: &Mutex<Vec<Vec<Passage>>>, bell: &Bell, speaker: &Speaker) {
     let mut keeper = Keeper { fence: None, retry_at: Instant::ZERO, pause: PAUSE };
     keeper.tell(&[], speaker);
     while bell.wait() {
@@ -192,7 +187,12 @@ fn run(waiting: &Mutex<Vec<Vec<Passage>>>, bell: &Bell, speaker: &Speaker) -> bo
             keeper.tell(&passages, speaker);
         }
     }
-    Fence::open().and_then(|mut fence| fence.remove()).is_ok()
+    // Where it could not be built there may be an earlier one.
+    if let Err(error) = Fence::open().and_then(|mut fence| fence.remove())
+        && !is_absent(&error)
+    {
+        log::warn!("fence: it cannot be removed: {error}; remove it: {BY_HAND}");
+    }
 }
 
 struct Keeper {
@@ -247,9 +247,8 @@ impl Keeper {
 fn way_out(error: &io::Error) -> String {
     let then = match errno(error).0 {
         libc::EPERM => "give havip CAP_NET_ADMIN",
-        libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::ENOENT => {
-            "load the module nf_tables, or set [havip] fence = false"
-        }
+        libc::EEXIST => "that table is not havip's: rename it, or set [havip] fence = false",
+        _ if is_absent(error) => "load the module nf_tables, or set [havip] fence = false",
         _ => "trying again",
     };
     format!("nf_tables refuse it: {error}; {then}")

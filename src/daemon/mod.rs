@@ -21,16 +21,15 @@ mod ledger;
 pub mod log;
 mod record;
 mod rests;
+mod run_dir;
 pub mod socket;
 pub mod sources;
 pub mod status;
 pub mod will;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -41,8 +40,9 @@ use std::time::Duration;
 use smol::Executor;
 
 use crate::config::{NodeName, NodeNaming, Settings};
-use crate::linux::lock::{Lock, LockError};
+use crate::linux::lock::LockError;
 use crate::linux::netlink::{Notifications, Requests, default_gateways, remove_routes};
+use crate::linux::owner::{self, NotOwner};
 use crate::linux::signals::{self, Signal, SignalFd};
 use crate::linux::{hostname, rights, rt};
 use crate::node::Node;
@@ -54,6 +54,7 @@ use identity::Identity;
 use kernel::JOBS_MAX;
 use ledger::Ledger;
 use record::Tape;
+use run_dir::RunDir;
 use sources::{Local, Sources};
 use will::Will;
 
@@ -77,6 +78,8 @@ const REALTIME: u8 = 20;
 pub enum Error {
     /// Another one runs, or the lock cannot be had.
     Lock(LockError),
+    /// Another one runs in this network namespace.
+    Owner(NotOwner),
     /// Capabilities that nothing works without.
     Rights(Vec<&'static str>),
     /// This node's name cannot be found out, or where its store is.
@@ -89,6 +92,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lock(error) => error.fmt(f),
+            Self::Owner(why) => why.fmt(f),
             Self::Rights(missing) => write!(
                 f,
                 "the kernel refuses what needs {}: start havip as root, or give it both \
@@ -148,16 +152,23 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         return Err(Error::Rights(missing));
     }
     let settings = local.settings.clone();
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&settings.run_dir)
-        .map_err(system("making run_dir"))?;
-    let _lock = Lock::acquire(&settings.run_dir.join("havip.lock")).map_err(Error::Lock)?;
+    let mut warnings = Vec::new();
+    let owner = match owner::claim() {
+        Ok(owner) => Some(owner),
+        Err(other @ NotOwner::Other { .. }) => return Err(Error::Owner(other)),
+        Err(why) => {
+            warnings.push(why.to_string());
+            None
+        }
+    };
+    let mut run_dir = RunDir::new(settings.run_dir.clone());
+    let in_run_dir = match run_dir.mend() {
+        Err(held @ LockError::Held { .. }) => return Err(Error::Lock(held)),
+        made => made,
+    };
     let snapshot = requests.dump().map_err(system("reading links and addresses"))?;
     let node = node_name(&settings, &snapshot)?;
     let store = store_of(&settings, &node)?;
-    let mut warnings = Vec::new();
     if let Err(error) = rt::lock_memory() {
         warnings.push(format!("memory is not locked: {error}; paging may delay adverts"));
     }
@@ -211,10 +222,11 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         }
         let speaker = control_ringer.another().map_err(system("making a bell"))?;
         let speaker = fence::Speaker::new(report_sender.clone(), speaker, &shown_fence);
-        let (ways, fence) = fence::start(&settings, speaker).map_err(system("making a fence"))?;
+        let (ways, fence) =
+            fence::start(settings.realtime, speaker).map_err(system("making a fence"))?;
         (Some(ways), Some(fence))
     } else {
-        warnings.extend(fence::remove_earlier(&settings.run_dir));
+        warnings.extend(fence::remove_earlier());
         (None, None)
     };
 
@@ -271,7 +283,7 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         notices_lost,
         guard: Arc::clone(&shown),
         fence: shown_fence,
-        socket: settings.run_dir.join("havip.sock"),
+        owner,
     };
     log::init(settings.log_level).map_err(system("starting the log's thread"))?;
     ::log::info!("havip {} on node {node}", env!("CARGO_PKG_VERSION"));
@@ -284,7 +296,7 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
     }
     let sources = Sources::new(local, node);
     let control = control::Control::new(&EXECUTOR, control, sources, identity, warnings);
-    smol::block_on(EXECUTOR.run(control.run(store)))
+    smol::block_on(EXECUTOR.run(control.run((run_dir, in_run_dir), store)))
         .map_err(system("running the control thread"))?;
     let engine = ended.recv();
     // The record's end is worth a wait; every address is given up.
@@ -292,7 +304,7 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         let _ = writer.join();
     }
     // So is the end of the fence: it stands as long as an address may.
-    if let Some(fence) = fence {
+    if let Some(fence) = fence.filter(|_| matches!(engine, Ok(Ok(true)))) {
         fence.end();
     }
     match engine {

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use smol::channel::Sender;
 use smol::{Async, Executor, Timer};
 use smol_hyper::rt::FuturesIo;
 
+use crate::linux::unix;
 use crate::offload;
 
 /// Clients at once: more than operators and collectors on one box.
@@ -48,13 +48,7 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    // Made under another name, so that nobody finds it before its mode is right.
-    let fresh = path.with_extension("new");
-    let _ = fs::remove_file(&fresh);
-    let listener = UnixListener::bind(&fresh)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&fresh, path)?;
-    Ok(listener)
+    unix::listen(path, 0o600)
 }
 
 /// Serves clients for ever.
@@ -92,6 +86,17 @@ pub async fn serve(
                 clients.fetch_sub(1, Ordering::Relaxed);
             })
             .detach();
+    }
+}
+
+/// Accepts whoever connects to the socket that makes this daemon the owner of its network namespace,
+/// for ever: it has nothing to say.
+pub(super) async fn refuse(owner: UnixListener) {
+    let Ok(owner) = Async::new(owner) else { return };
+    loop {
+        drop(owner.accept().await);
+        // Any user may connect.
+        Timer::after(Duration::from_millis(10)).await;
     }
 }
 

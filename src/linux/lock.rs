@@ -1,9 +1,10 @@
 //! One daemon for each run directory.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{file, sys};
@@ -11,7 +12,7 @@ use super::{file, sys};
 /// A lock on a file, held until dropped or until the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Why a lock was not had.
@@ -24,7 +25,7 @@ pub enum LockError {
         /// Who holds it, as the file says.
         pid: Option<u32>,
     },
-    /// The file cannot be opened, locked or written.
+    /// The file cannot be made, opened or locked.
     Io {
         /// The file.
         path: PathBuf,
@@ -42,7 +43,9 @@ impl fmt::Display for LockError {
                     Some(pid) => write!(f, "process {pid}")?,
                     None => f.write_str("another process")?,
                 }
-                f.write_str("; end it, or give this one a run_dir of its own")
+                f.write_str(
+                    "; stop it, or, in another network namespace, give this one another run_dir",
+                )
             }
             Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
         }
@@ -77,11 +80,20 @@ impl Lock {
             }
             Err(error) => return Err(io(error)),
         }
-        file.set_len(0)
+        // For whoever is refused; a disk that is full does not cost the lock.
+        let _ = file
+            .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| writeln!(file, "{}", std::process::id()))
-            .map_err(io)?;
-        Ok(Self { _file: file })
+            .and_then(|_| writeln!(file, "{}", std::process::id()));
+        Ok(Self { file })
+    }
+
+    /// Whether the file that is locked is still the one at `path`.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let there = fs::symlink_metadata(path).map(identity);
+        there.is_ok() && there.ok() == self.file.metadata().map(identity).ok()
     }
 }
 
@@ -106,7 +118,7 @@ mod tests {
         drop(held);
         let again = Lock::acquire(&path).unwrap();
         drop(again);
-        std::fs::remove_file(&path).unwrap();
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]
@@ -115,6 +127,6 @@ mod tests {
         let path = dir.join(format!("havip-lock-link-{}", std::process::id()));
         std::os::unix::fs::symlink(dir.join("havip-lock-target"), &path).unwrap();
         assert!(matches!(Lock::acquire(&path), Err(LockError::Io { .. })));
-        std::fs::remove_file(&path).unwrap();
+        fs::remove_file(&path).unwrap();
     }
 }

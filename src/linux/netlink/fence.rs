@@ -20,6 +20,9 @@ use crate::node::kernel::{Gate, Passage};
 const TABLE: &str = "havip";
 const VIP: &str = "vip";
 const OPEN: &str = "open";
+/// A chain that nothing leads to: a table that has it is havip's, and another of the same name is an
+/// operator's.
+const MARK: &str = "made-by-havip";
 /// Ways in one transaction: what it is made of stays below 64 KiB, where an attribute ends.
 const CHUNK: usize = 256;
 /// Bytes that a removal needs at most; more are taken as they are needed.
@@ -31,6 +34,8 @@ const TIMEOUT: u8 = 5;
 
 /// One table.
 struct Table {
+    /// As nft names it.
+    name: &'static str,
     /// NFPROTO_*.
     family: u8,
     /// Bytes of an address.
@@ -56,12 +61,14 @@ const IIF: u32 = 4;
 const OIF: u32 = 5;
 /// The sender's address of a request as well: others learn from it.
 const ARP: Table = Table {
+    name: "table arp havip",
     family: 3,
     length: 4,
     kind: 20 << 6 | 7,
     chains: &[Chain { name: "output", hook: 1, interface: OIF, offset: 14 }],
 };
 const IPV4: Table = Table {
+    name: "table ip havip",
     family: 2,
     length: 4,
     kind: 20 << 6 | 7,
@@ -72,6 +79,7 @@ const IPV4: Table = Table {
 };
 /// The kernel sends a neighbour advertisement from the address that it tells of.
 const IPV6: Table = Table {
+    name: "table ip6 havip",
     family: 10,
     length: 16,
     kind: 20 << 6 | 8,
@@ -86,6 +94,7 @@ const TABLES: [&Table; 3] = [&ARP, &IPV4, &IPV6];
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
+const DELCHAIN: u16 = 5;
 const NEWRULE: u16 = 6;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
@@ -121,38 +130,72 @@ impl Fence {
         Ok(Self { socket: socket()?, seq: 0, out, last: 0, buffer })
     }
 
+    /// Whether the kernel may have tables at all: asking one without nfnetlink loads its modules.
+    #[must_use]
+    pub fn may_stand() -> bool {
+        let protocol = libc::NETLINK_NETFILTER.to_string();
+        let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink");
+        // Without /proc nothing is known. The kernel has a socket of its own for each protocol.
+        sockets.map_or(true, |sockets| {
+            sockets.lines().any(|line| line.split_whitespace().nth(1) == Some(&protocol))
+        })
+    }
+
     /// Builds it anew, with nothing behind it.
     ///
     /// # Errors
-    /// EPERM without CAP_NET_ADMIN; EOPNOTSUPP, ENOENT or EAFNOSUPPORT where the kernel lacks
-    /// nf_tables or one of the three families; [`io::ErrorKind::WouldBlock`] without an answer.
+    /// EEXIST where a table of that name is not havip's; EPERM without CAP_NET_ADMIN; EOPNOTSUPP,
+    /// ENOENT or EAFNOSUPPORT where the kernel lacks nf_tables or one of the three families;
+    /// [`io::ErrorKind::WouldBlock`] without an answer.
     pub fn build(&mut self) -> io::Result<()> {
+        self.remove()?;
+        let built = TABLES
+            .into_iter()
+            .try_for_each(|table| self.build_table(table).map_err(|e| sys::in_step(table.name, e)));
+        if built.is_err() {
+            // The first failure is the one to tell.
+            let _ = self.remove();
+        }
+        built
+    }
+
+    fn build_table(&mut self, table: &Table) -> io::Result<()> {
         self.begin();
-        self.put_removal();
-        for table in TABLES {
-            self.message(table, NEWTABLE);
-            for (name, flags) in [(VIP, 0), (OPEN, SET_TIMEOUT)] {
-                self.message(table, NEWSET);
-                put_set(&mut self.out, table, name, flags);
-            }
-            for chain in table.chains {
-                self.message(table, NEWCHAIN);
-                put_chain(&mut self.out, chain);
-                self.message(table, NEWRULE);
-                put_rule(&mut self.out, table, chain);
-            }
+        self.message_with(table, NEWTABLE, libc::NLM_F_CREATE | libc::NLM_F_EXCL);
+        self.message(table, NEWCHAIN);
+        text(&mut self.out, 3, MARK);
+        for (name, flags) in [(VIP, 0), (OPEN, SET_TIMEOUT)] {
+            self.message(table, NEWSET);
+            put_set(&mut self.out, table, name, flags);
+        }
+        for chain in table.chains {
+            self.message(table, NEWCHAIN);
+            put_chain(&mut self.out, chain);
+            self.message(table, NEWRULE);
+            put_rule(&mut self.out, table, chain);
         }
         self.commit()
     }
 
-    /// Removes it, if it is there. Does not allocate.
+    /// Removes it, and gives whether any of it was there. Does not allocate.
     ///
     /// # Errors
     /// As [`Self::build`].
-    pub fn remove(&mut self) -> io::Result<()> {
-        self.begin();
-        self.put_removal();
-        self.commit()
+    pub fn remove(&mut self) -> io::Result<bool> {
+        let mut removed = false;
+        for table in TABLES {
+            self.begin();
+            // All or nothing: without the mark the table is another's, or not there.
+            self.message(table, DELCHAIN);
+            text(&mut self.out, 3, MARK);
+            self.message(table, DELTABLE);
+            match self.commit() {
+                Ok(()) => removed = true,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
     }
 
     /// Opens and shuts ways, at `now`; each of `passages` is another one. What a way was before
@@ -206,15 +249,6 @@ impl Fence {
         }
     }
 
-    /// A table that is not there cannot be deleted, and one that is there may be added.
-    fn put_removal(&mut self) {
-        for table in TABLES {
-            for kind in [NEWTABLE, DELTABLE] {
-                self.message(table, kind);
-            }
-        }
-    }
-
     /// Begins a transaction.
     fn begin(&mut self) {
         self.out.clear();
@@ -228,9 +262,13 @@ impl Fence {
 
     /// Begins a message about what is in a table: its name is the first attribute of each.
     fn message(&mut self, table: &Table, kind: u16) {
-        let kind = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | kind;
         // The kernel reads each where it means something.
-        self.put(kind, libc::NLM_F_CREATE | libc::NLM_F_APPEND, table.family, 0);
+        self.message_with(table, kind, libc::NLM_F_CREATE | libc::NLM_F_APPEND);
+    }
+
+    fn message_with(&mut self, table: &Table, kind: u16, flags: libc::c_int) {
+        let kind = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | kind;
+        self.put(kind, flags, table.family, 0);
         text(&mut self.out, 1, TABLE);
     }
 
