@@ -236,6 +236,45 @@ with_each_version! {
 }
 
 with_each_version! {
+    isolated fn a_gateway_without_ipv4_is_named_by_ipv6_or_says_that_it_has_no_name(
+        version: &'static str,
+    ) {
+        let Some((mut lan, etcd)) = set_up(module_path!(), version) else { return };
+        let a = lan.host();
+        // It reaches etcd from a host address, which is no name.
+        let ip = |words: &str| {
+            let mut program = Command::new("ip");
+            program.args(words.split(' '));
+            assert!(a.within(|| program.status().unwrap().success()), "{words}");
+        };
+        let own = a.ip();
+        ip(&format!("address del {own}/24 dev eth0"));
+        ip(&format!("address add {own}/32 dev eth0"));
+        ip("route add 192.0.2.0/24 dev eth0");
+        etcd.put("/havip/virtual_router/default/interface", "eth0");
+        etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
+        etcd.put("/havip/virtual_router/100/vips", "fe80::100");
+        etcd.put("/havip/node/gw1/vrids", "100");
+        let daemon = gateway(&a, &etcd);
+        daemon.wait_for("active");
+        let said = "/havip/vRouterGateway/: not written: this box has no IPv4 address";
+        let check = || {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
+            program.args(["status", "--check"]).arg(&daemon.config);
+            let output = a.within(|| program.output().unwrap());
+            (String::from_utf8(output.stdout).unwrap(), output.status.code())
+        };
+        wait("it is told", || check().1 == Some(4) && check().0.contains(said));
+        wait("and logged", || daemon.log().contains(said));
+        assert_eq!(etcd.get("/havip/vRouterGateway/100"), None);
+        ip("address add 2001:db8::7/64 dev eth0 nodad");
+        let name = || etcd.get("/havip/vRouterGateway/100").unwrap_or_default();
+        wait("it is written", || name() == "2001:db8::7,ff:ff:ff:ff:ff:ff");
+        wait("all is well", || check() == (String::new(), Some(0)));
+    }
+}
+
+with_each_version! {
     isolated fn what_was_exported_can_be_put_back_whatever_it_is(version: &'static str) {
         let Some((mut lan, etcd)) = set_up(module_path!(), version) else { return };
         let a = lan.host();

@@ -35,7 +35,7 @@ pub const ROUTER_KEYS: &[Key] = &[
     key("version", "2 or 3 (default 3)"),
     key("priority", "1 to 255; 255 owns the addresses (default 100)"),
     key("preempt", "true or false: take over from a lower priority (default true)"),
-    key("preempt_delay", "seconds to wait before that, 0 to 1000 (default 0)"),
+    key("preempt_delay", "seconds from its first advert to that, 0 to 1000 (default 0)"),
     key(
         "listen_first",
         "seconds to listen after a start or link-up before taking over, 0 to 600 (default 1.2)",

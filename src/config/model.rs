@@ -37,7 +37,7 @@ pub struct Router {
     pub priority: Priority,
     /// Whether a healthy active router of lower priority is taken over.
     pub preempt: bool,
-    /// How long after hearing a lower-priority active router preemption waits.
+    /// How long after a lower-priority active router was first heard it is taken over from.
     pub preempt_delay: Duration,
     /// How long after its start, or its link's, it listens before it takes over out of silence.
     pub listen_first: Duration,

@@ -62,6 +62,8 @@ pub(super) struct Follow {
     logged: BTreeSet<String>,
     /// Keys that the server refuses to write, and why.
     refused: BTreeMap<String, String>,
+    /// Why no gateway key is written, if one should be.
+    nameless: Option<String>,
     /// The newest state.
     state: Option<State>,
     /// Which store the configuration is from, and which revision of it.
@@ -97,6 +99,7 @@ impl Follow {
             error: None,
             logged: BTreeSet::new(),
             refused: BTreeMap::new(),
+            nameless: None,
             state: None,
             known: None,
             source: "none",
@@ -235,6 +238,17 @@ impl Follow {
                 .collect(),
             _ => BTreeMap::new(),
         };
+        let nameless = (node_ip.is_none() && !active.is_empty()).then(|| {
+            let Options { prefix, node, .. } = &self.options;
+            format!(
+                "{prefix}vRouterGateway/: not written: this box has no IPv4 address but VIPs and \
+                 /32 ones, and no global IPv6 one; set {prefix}node/{node}/node_ip"
+            )
+        });
+        if nameless != self.nameless {
+            nameless.iter().for_each(|text| log::warn!("etcd: {text}"));
+            self.nameless = nameless;
+        }
         // What is not written any more is not refused any more.
         let status = format!("{}status/", self.options.prefix);
         self.refused.retain(|key, _| writes.contains_key(key) || key.starts_with(&status));
@@ -303,7 +317,7 @@ impl Follow {
             link_since_ms: since(self.link_at),
             snapshot_time: self.snapshot_time,
             error: self.error.clone(),
-            refused: self.refused.values().cloned().collect(),
+            refused: self.refused.values().chain(&self.nameless).cloned().collect(),
             name_taken: self.state.as_ref().and_then(|state| state.rival.as_deref()).map(taken),
             held: Vec::new(),
             events: self.options.counters.events.load(Ordering::Relaxed),

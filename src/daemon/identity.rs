@@ -21,7 +21,7 @@ pub(super) struct Identity {
     pub(super) macs: Vec<Mac>,
 }
 
-/// An IPv4 address of the box's that is no host address.
+/// An address of the box's that others may know it by: no host address, no link-local one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Candidate {
     interface: IfName,
@@ -77,12 +77,15 @@ impl Identity {
     /// interface that is the routers' default, else where the default route leaves.
     #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "the store is told"))]
     pub(super) fn node_ip(&self, default_interface: Option<&str>) -> Option<IpAddr> {
-        let all = || self.addresses.iter();
-        all()
-            .find(|candidate| Some(candidate.interface.as_str()) == default_interface)
-            .or_else(|| all().find(|candidate| candidate.leads_out))
-            .or_else(|| all().next())
-            .map(|candidate| candidate.ip)
+        let of = |is_v4: bool| {
+            let all = move || self.addresses.iter().filter(move |own| own.ip.is_ipv4() == is_v4);
+            all()
+                .find(|candidate| Some(candidate.interface.as_str()) == default_interface)
+                .or_else(|| all().find(|candidate| candidate.leads_out))
+                .or_else(|| all().next())
+        };
+        // The original knows of IPv4 alone.
+        of(true).or_else(|| of(false)).map(|candidate| candidate.ip)
     }
 }
 
@@ -108,7 +111,15 @@ fn candidates<'a>(
     own: impl Iterator<Item = &'a Address>,
     gateways: &[IpAddr],
 ) -> Vec<Candidate> {
-    own.filter(|address| address.prefix.ip.is_ipv4() && address.prefix.len < 32)
+    let names = |address: &&Address| match address.prefix.ip {
+        IpAddr::V4(_) => address.prefix.len < 32,
+        // Not one for a while, either.
+        IpAddr::V6(_) => {
+            let passing = address.link_scope || address.tentative || address.secondary;
+            address.prefix.len < 128 && !passing
+        }
+    };
+    own.filter(names)
         .filter_map(|address| {
             let link = snapshot.links.iter().find(|link| link.index == address.index)?;
             (!link.loopback).then(|| Candidate {
@@ -184,6 +195,32 @@ mod tests {
         ] {
             assert_eq!(identity.node_ip(interface), Some(expected.parse().unwrap()));
         }
+    }
+
+    #[test]
+    fn a_box_without_ipv4_is_known_by_a_global_ipv6_address() {
+        let links = vec![link(2, "eth0", [0, 1, 2, 3, 4, 5]), link(3, "eth1", [0, 1, 2, 3, 4, 6])];
+        let with = |text: &str, change: fn(&mut Address)| {
+            let mut address = address(3, text, 0);
+            change(&mut address);
+            address
+        };
+        let mut addresses = vec![
+            with("fe80::1/64", |address| address.link_scope = true),
+            with("2001:db8::5/64", |address| address.secondary = true),
+            with("2001:db8::6/64", |address| address.tentative = true),
+            address(3, "2001:db8::7/128", 0),
+        ];
+        let node_ip = |addresses: &[Address], interface| {
+            of(addresses.to_vec(), links.clone(), &[]).node_ip(interface).map(|ip| ip.to_string())
+        };
+        assert_eq!(node_ip(&addresses, None), None);
+        addresses.push(address(2, "2001:db8::9/64", 0));
+        addresses.push(address(3, "2001:db8::8/64", 0));
+        assert_eq!(node_ip(&addresses, None).as_deref(), Some("2001:db8::9"));
+        assert_eq!(node_ip(&addresses, Some("eth1")).as_deref(), Some("2001:db8::8"));
+        addresses.push(address(2, "192.0.2.1/24", 0));
+        assert_eq!(node_ip(&addresses, Some("eth1")).as_deref(), Some("192.0.2.1"));
     }
 
     #[test]

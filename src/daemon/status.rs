@@ -77,7 +77,7 @@ pub struct StoreStatus {
     pub snapshot_time: Option<u64>,
     /// The last error.
     pub error: Option<String>,
-    /// Keys that the server refuses to write, and why.
+    /// Keys that the server refuses to write, or that this node has nothing to write to, and why.
     pub refused: Vec<String>,
     /// Why nothing of the store is run, or that another box disturbs: it has this node's name.
     pub name_taken: Option<String>,

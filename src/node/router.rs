@@ -39,7 +39,7 @@ pub enum State {
     Backup {
         /// Active_Down_Timer: when this router takes over.
         active_down_at: Instant,
-        /// Since a lower-priority active router was first heard: when preemption may begin.
+        /// Since a lower-priority active router was first heard: when it is taken over from.
         preempt_at: Option<Instant>,
         /// What the timer waits for.
         waiting: Waiting,
@@ -385,29 +385,32 @@ impl Router {
             self.become_backup(now, Waiting::Accepted);
             return;
         }
-        let preempt_at = preempt_at.unwrap_or(now + self.config.preempt_delay);
-        if now < preempt_at {
-            self.active_adver_interval = heard.interval;
-            self.become_backup(now, Waiting::Accepted);
-            if let State::Backup { preempt_at: slot, .. } = &mut self.state {
-                *slot = Some(preempt_at);
-            }
-            return;
-        }
         // "Discard the ADVERTISEMENT": the timer runs on, and ends in preemption. Only what was
         // added to it so that somebody may be heard has done its work.
-        let wait = active_down_interval(
-            self.config.version,
-            self.config.priority,
-            self.active_adver_interval,
-        );
-        if let State::Backup { active_down_at, preempt_at: slot, waiting } = &mut self.state {
-            if *waiting == Waiting::Silence {
-                *active_down_at = (*active_down_at).min(now + wait);
-            }
-            *slot = Some(preempt_at);
-            *waiting = Waiting::Preempting;
-        }
+        let wait = self.active_down_interval();
+        let State::Backup { active_down_at, waiting, .. } = self.state else { return };
+        let is_silence = waiting == Waiting::Silence;
+        let timer = if is_silence { active_down_at.min(now + wait) } else { active_down_at };
+        // A delay counts from here, and ends in preemption too; a short one is no shorter than none.
+        let delay = self.config.preempt_delay;
+        let preempt_at = preempt_at
+            .unwrap_or_else(|| if delay.is_zero() { now } else { timer.max(now + delay) });
+        let (active_down_at, waiting) = if now < preempt_at {
+            // Until then the sender is the active router, and may fall silent.
+            self.active_adver_interval = heard.interval;
+            let silent_at = now + self.active_down_interval();
+            let waiting =
+                if preempt_at <= silent_at { Waiting::Preempting } else { Waiting::Accepted };
+            (silent_at.min(preempt_at), waiting)
+        } else {
+            (timer, Waiting::Preempting)
+        };
+        self.state = State::Backup { active_down_at, preempt_at: Some(preempt_at), waiting };
+    }
+
+    /// Active_Down_Interval, with what is known of the active router.
+    fn active_down_interval(&self) -> Duration {
+        active_down_interval(self.config.version, self.config.priority, self.active_adver_interval)
     }
 
     /// Adver_Timer fired.
@@ -477,11 +480,7 @@ impl Router {
     }
 
     fn become_backup(&mut self, now: Instant, waiting: Waiting) {
-        let wait = active_down_interval(
-            self.config.version,
-            self.config.priority,
-            self.active_adver_interval,
-        );
+        let wait = self.active_down_interval();
         let silence_until =
             if waiting == Waiting::Silence { self.listens_until } else { Instant::ZERO };
         let active_down_at = silence_until.max(now + wait);

@@ -118,6 +118,38 @@ fn a_stopped_active_router_is_replaced_within_skew_time() {
 }
 
 #[test]
+fn a_router_that_comes_back_waits_its_preempt_delay_and_no_longer() {
+    let mut world = World::new(1);
+    let late = || Router { preempt_delay: Duration::from_secs(10), ..router(200, 100) };
+    world.add(&own(1), config([router(100, 100)]));
+    world.add(&own(2), config([late()]));
+    // The first time, too: machine 0 has nobody to wait for.
+    run(&mut world, 20_000);
+    assert_sole(&world, 1);
+    world.kill(1);
+    run(&mut world, 10_000);
+    assert_eq!(world.active("51"), [0]);
+    let back_at = world.now();
+    world.start(1, config([late()]));
+    // Its delay begins with the first advert that it hears, within one interval.
+    run(&mut world, 9_900);
+    assert_sole(&world, 0);
+    run(&mut world, 1_200);
+    assert_sole(&world, 1);
+    let announced = world.announced(1, vip()).expect("it announces");
+    let took = announced.since(back_at);
+    assert!(took >= Duration::from_secs(10) && took <= Duration::from_millis(11_100), "{took:?}");
+    // While it waits, whom it waits for may die.
+    world.kill(1);
+    run(&mut world, 10_000);
+    world.start(1, config([late()]));
+    run(&mut world, 3_000);
+    world.kill(0);
+    run(&mut world, 3_300);
+    assert_eq!(world.active("51"), [1]);
+}
+
+#[test]
 fn every_version_and_family_elects_and_fails_over() {
     for (version, family, auth) in [
         (Version::V2, Family::V4, false),

@@ -193,24 +193,48 @@ fn with_preemption_a_lower_priority_leaves_the_timer_alone() {
 }
 
 #[test]
-fn preempt_delay_begins_with_the_first_lower_advert_and_is_kept_after_every_start() {
+fn preempt_delay_counts_from_the_first_lower_advert_and_ends_in_preemption_after_every_start() {
     let mut router = backup(|c| c.preempt_delay = Duration::from_secs(10));
     for round in 0..2 {
-        let start = router.next_deadline().unwrap().before(Duration::from_secs(3));
-        let mut now = start;
-        while now < start + Duration::from_secs(10) {
+        let first = router.next_deadline().unwrap().before(Duration::from_secs(3));
+        let preempt_at = first + Duration::from_secs(10);
+        let mut now = first;
+        while now < preempt_at {
             assert_eq!(feed(&mut router, now, Input::Advert(heard(LOWER, 50))), [], "{round}");
-            assert_eq!(down_at(&router), now + Duration::from_nanos(3_609_375_000));
+            // Whichever is first: its silence, or the end of the delay.
+            let silent_at = now + Duration::from_nanos(3_609_375_000);
+            assert_eq!(down_at(&router), silent_at.min(preempt_at));
+            assert_eq!(feed(&mut router, now, Input::Timeout), []);
             now = now + Duration::from_secs(1);
         }
-        let before = down_at(&router);
-        feed(&mut router, now, Input::Advert(heard(LOWER, 50)));
-        assert_eq!(down_at(&router), before, "the delay is over");
-        feed(&mut router, before, Input::Timeout);
-        assert!(router.is_active());
-        feed(&mut router, before, Input::Shutdown);
-        feed(&mut router, before, Input::Startup);
+        let out = feed(&mut router, preempt_at, Input::Timeout);
+        assert_eq!(out, [Effect::Advertise(100), Effect::Activated(Reason::Preempted)]);
+        feed(&mut router, preempt_at, Input::Shutdown);
+        feed(&mut router, preempt_at, Input::Startup);
     }
+}
+
+#[test]
+fn a_preempt_delay_shorter_than_active_down_interval_is_as_none() {
+    let without = backup(|_| {});
+    let mut router = backup(|c| c.preempt_delay = Duration::from_millis(10));
+    for ms in [1000, 2000, 3000] {
+        feed(&mut router, at_ms(ms), Input::Advert(heard(LOWER, 50)));
+        assert_eq!(down_at(&router), down_at(&without));
+    }
+    let out = feed(&mut router, down_at(&without), Input::Timeout);
+    assert_eq!(out, [Effect::Advertise(100), Effect::Activated(Reason::Preempted)]);
+}
+
+#[test]
+fn a_higher_router_in_between_has_preempt_delay_begin_anew() {
+    let mut router = backup(|c| c.preempt_delay = Duration::from_secs(4));
+    feed(&mut router, at_ms(1000), Input::Advert(heard(LOWER, 50)));
+    feed(&mut router, at_ms(4000), Input::Advert(heard(HIGHER, 200)));
+    for ms in [5000, 6000, 7000, 8000] {
+        feed(&mut router, at_ms(ms), Input::Advert(heard(LOWER, 50)));
+    }
+    assert_eq!(down_at(&router), at_ms(9000));
 }
 
 #[test]
