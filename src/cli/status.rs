@@ -113,6 +113,7 @@ fn not_well(status: &Value) -> Vec<String> {
         let name = text(router, "name");
         let told = told(router).map(|(what, why)| format!("router {name}: {what}: {why}"));
         found.extend(told);
+        found.extend(not_advertised(router).map(|why| format!("router {name}: {why}")));
         for vip in list(&router["vips"]).chain(list(&router["vips_excluded"])) {
             if vip["state"] == "missing" {
                 found.push(format!("router {name}: {} is missing", text(vip, "address")));
@@ -129,6 +130,16 @@ fn told(router: &Value) -> impl Iterator<Item = (&'static str, &str)> {
     let words = words.map(|(key, what)| (what, &router[key]));
     let conflicts = list(&router["conflicts"]).map(|conflict| ("conflict", conflict));
     words.into_iter().chain(conflicts).filter_map(|(what, why)| Some((what, why.as_str()?)))
+}
+
+/// What a router holds without saying so to its peers.
+fn not_advertised(router: &Value) -> Option<String> {
+    let count = router["not_advertised"].as_u64().filter(|count| *count > 0)?;
+    Some(format!(
+        "{count} VIP(s) do not fit into an advert: held, but not advertised; raise the MTU of {}, \
+         or move them to vips_excluded or to another router",
+        text(router, "interface")
+    ))
 }
 
 /// What else is wrong between this node and the store.
@@ -240,6 +251,9 @@ fn render(status: &Value) -> String {
         );
         for (what, why) in told(router) {
             let _ = writeln!(out, "{:<16} {what}: {why}", "");
+        }
+        if let Some(why) = not_advertised(router) {
+            let _ = writeln!(out, "{:<16} {why}", "");
         }
     }
     let mut tell = |what: &str, text: &str| {

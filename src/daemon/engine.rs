@@ -363,6 +363,7 @@ impl Engine {
                 Answer::Applied(results) => inbox.event(Event::Applied(results)),
                 Answer::Unknown => inbox.event(Event::Kernel(Change::Overrun)),
                 Answer::Trouble(text) => self.troubles.push(text),
+                Answer::Rejoined(port) => inbox.event(Event::Rejoined { port }),
                 Answer::Opened(port, sockets) => {
                     let result = sockets.and_then(|sockets| self.install(port, sockets));
                     inbox.event(Event::Opened { port, result });
@@ -466,6 +467,13 @@ impl Engine {
                         |job| !matches!(job, Job::Watch(other, ..) if Arc::ptr_eq(other, &witness)),
                     );
                     Job::Watch(witness, addresses.clone(), vrids.clone())
+                }
+                Action::Join { port, anew } => {
+                    let Some(sockets) = self.keys.get(port).and_then(|key| self.sockets.get(key))
+                    else {
+                        continue;
+                    };
+                    Job::Join(sockets.vrrp.membership(), *anew)
                 }
                 Action::Close(port) => {
                     self.close(*port);

@@ -148,6 +148,8 @@ mod tests {
             mac: Some(Mac(mac)),
             mtu: 1500,
             vrf_table: None,
+            master: None,
+            alt_names: Vec::new(),
         }
     }
 

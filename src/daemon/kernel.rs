@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use super::channel::{Bell, Ringer};
 use super::ledger::Ledger;
 use crate::linux::netlink::Requests;
-use crate::linux::{PacketSocket, VrrpSocket, Witness, errno};
+use crate::linux::{Groups, Membership, PacketSocket, VrrpSocket, Witness, errno};
 use crate::node::kernel::{Errno, Op, Port, Snapshot};
 use crate::wire::vrrp::Vrid;
 
@@ -25,6 +25,8 @@ pub(super) enum Job {
     Dump,
     Apply(Vec<Op>),
     Open(Port),
+    /// Make sure of it; in any case, or if the kernel has lost it.
+    Join(Membership, bool),
     Watch(Arc<Witness>, Vec<IpAddr>, Vec<Vrid>),
     /// Leaving a group takes the same lock as joining it.
     Close(Box<Sockets>),
@@ -38,6 +40,8 @@ pub(super) enum Answer {
     Opened(Port, Result<Box<Sockets>, Errno>),
     /// A request failed half-way: what is known of the kernel is out of date.
     Unknown,
+    /// The kernel had lost the membership of these sockets: they are members again.
+    Rejoined(Port),
     /// Something else does not work as it should.
     Trouble(String),
 }
@@ -60,6 +64,7 @@ pub(super) fn run(
     engine: &Ringer,
 ) {
     let mut queue = VecDeque::new();
+    let mut groups = Groups::default();
     loop {
         queue.extend(jobs.try_iter());
         let Some(job) = queue.pop_front() else {
@@ -97,6 +102,18 @@ pub(super) fn run(
                 Answer::Applied(results)
             }
             Job::Open(port) => Answer::Opened(port, open(port).map_err(|error| errno(&error))),
+            Job::Join(membership, anew) => {
+                let port = membership.port();
+                let lost = !anew && !groups.has(port);
+                if !anew && !lost {
+                    continue;
+                }
+                match membership.renew() {
+                    Err(error) => Answer::Opened(port, Err(errno(&error))),
+                    Ok(()) if lost => Answer::Rejoined(port),
+                    Ok(()) => continue,
+                }
+            }
             Job::Watch(witness, addresses, vrids) => match witness.watch(&addresses, &vrids) {
                 Ok(()) => continue,
                 // Its interface went, and is told of elsewhere.

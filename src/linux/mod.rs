@@ -9,6 +9,7 @@ pub mod clock;
 pub mod detached;
 pub mod file;
 pub mod lock;
+mod membership;
 mod memfd;
 pub mod netlink;
 pub mod netns;
@@ -27,6 +28,7 @@ mod wait;
 mod witness;
 
 pub use child::{die_with_parent, terminate};
+pub use membership::{Groups, Membership};
 pub use memfd::{is_sealed, memfd};
 pub use packet_socket::PacketSocket;
 pub use ping::Pinger;

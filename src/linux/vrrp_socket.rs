@@ -4,10 +4,12 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use super::bpf::{
     DROP_ALL, JUMP_IF, JUMP_IF_NOT_LESS, LOAD, LOAD_BYTE, NETWORK, RETURN, instruction,
 };
+use super::membership::{self, Membership};
 use super::recv_batch::RecvBatch;
 use super::sys::{self, Target};
 use crate::node::kernel::{Errno, Port};
@@ -15,9 +17,9 @@ use crate::wire::vrrp::PROTOCOL;
 use crate::wire::{Family, IfIndex};
 
 /// 224.0.0.18 (RFC 9568 §5.1.1.2).
-const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+pub(super) const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 /// ff02::12 (RFC 9568 §5.1.2.2).
-const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
+pub(super) const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 
 /// Bytes that the kernel may keep for us, counted with its own overhead: some hundred adverts.
 const RECEIVE_BUFFER: libc::c_int = 512 * 1024;
@@ -27,7 +29,7 @@ const RECEIVE_BUFFER: libc::c_int = 512 * 1024;
 #[derive(Debug)]
 pub struct VrrpSocket {
     port: Port,
-    receive: OwnedFd,
+    receive: Arc<OwnedFd>,
     send: OwnedFd,
     target: TargetOf,
 }
@@ -85,7 +87,14 @@ impl VrrpSocket {
             Family::V4 => TargetOf::V4,
             Family::V6 => TargetOf::V6 { scope: port.index },
         };
-        Ok(Self { port, receive: open_receive(port)?, send: open_send(port)?, target })
+        let receive = Arc::new(open_receive(port)?);
+        Ok(Self { port, receive, send: open_send(port)?, target })
+    }
+
+    /// Its membership of the group, to be renewed by a thread that may wait.
+    #[must_use]
+    pub fn membership(&self) -> Membership {
+        Membership { port: self.port, socket: Arc::clone(&self.receive) }
     }
 
     /// Its interface and family.
@@ -144,7 +153,7 @@ impl TargetOf {
 }
 
 /// Tells which step of opening failed.
-fn step(what: &'static str) -> impl Fn(io::Error) -> io::Error {
+pub(super) fn step(what: &'static str) -> impl Fn(io::Error) -> io::Error {
     move |error| sys::in_step(what, error)
 }
 
@@ -158,18 +167,11 @@ fn open_receive(port: Port) -> io::Result<OwnedFd> {
     sys::attach_filter(fd, &DROP_ALL).map_err(step("attaching a packet filter"))?;
     sys::bind_to_interface(fd, port.index).map_err(step("binding to the interface"))?;
     sys::set_receive_buffer(fd, RECEIVE_BUFFER).map_err(step("setting the receive buffer"))?;
-    let index = sys::signed(port.index)?;
     match port.family {
         Family::V4 => {
             sys::set_int(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, 0)
                 .map_err(step("setting IP_MULTICAST_ALL"))?;
-            // struct ip_mreqn: group, local address, index.
-            let mut request = [0; 12];
-            request[..4].copy_from_slice(&GROUP_V4.octets());
-            request[8..].copy_from_slice(&index.to_ne_bytes());
             sys::attach_filter(fd, &FILTER_V4).map_err(step("attaching a packet filter"))?;
-            sys::set_bytes(fd, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request)
-                .map_err(step("joining 224.0.0.18"))?;
         }
         Family::V6 => {
             // Before Linux 4.20 there is none; the filter keeps other groups out as well.
@@ -180,15 +182,10 @@ fn open_receive(port: Port) -> io::Result<OwnedFd> {
             ] {
                 sys::set_int(fd, libc::IPPROTO_IPV6, option, 1).map_err(step(text))?;
             }
-            // struct ipv6_mreq: group, index.
-            let mut request = [0; 20];
-            request[..16].copy_from_slice(&GROUP_V6.octets());
-            request[16..].copy_from_slice(&index.to_ne_bytes());
             sys::attach_filter(fd, &FILTER_V6).map_err(step("attaching a packet filter"))?;
-            sys::set_bytes(fd, libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &request)
-                .map_err(step("joining ff02::12"))?;
         }
     }
+    membership::join(fd, port)?;
     Ok(socket)
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::claims::{Claim, Holder};
 use super::entry::{Entry, RouterId, Timer};
-use super::kernel::Port;
+use super::kernel::{Master, MasterKind, Port};
 use super::links::Place;
 use super::notice::{NotReady, Notice};
-use super::router::Input;
+use super::router::{Input, Reason};
 use super::{ADVERTS_PER_TURN, Actions, Instant, Node, Phase, advertise};
 use crate::config::{self, Config, IfName, Lifetime};
 use crate::wire::Family;
@@ -121,6 +121,7 @@ impl Node {
         let config = entry.router.config();
         if self.by_name.get(&config.name) == Some(&id) {
             self.by_name.remove(&config.name);
+            self.flaps.forget(&config.name);
         }
         if let Some(ids) = self.by_interface.get_mut(&config.interface) {
             ids.remove(&id);
@@ -350,7 +351,9 @@ impl Node {
         let (port, before) = (self.port_of(entry), entry.port);
         if port != before {
             // First what comes, so that sockets are not closed that are needed.
-            port.into_iter().for_each(|port| self.ports.acquire(port, out));
+            if let Some(port) = port {
+                self.ports.acquire(port, self.links.past(port.index), out);
+            }
             before.into_iter().for_each(|port| self.ports.release(port));
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.port = port;
@@ -367,7 +370,11 @@ impl Node {
             self.links.source(index, &config, kept, ours)
         });
         let (source, fit) = (source.map(|source| source.ip), source.map(|source| source.fit));
+        let unfit = self.cannot_be_on(&config.interface);
+        let mac = link.and_then(|link| link.mac);
+        let past = index.map(|index| self.links.past(index)).unwrap_or_default();
         let why = match link {
+            _ if unfit.is_some() => unfit,
             None => Some(NotReady::NoInterface),
             Some(link) if !link.up => Some(NotReady::LinkDown),
             Some(link) if !link.running => Some(NotReady::NoCarrier),
@@ -377,9 +384,21 @@ impl Node {
         let left = entry.link;
         let moved = left != index;
         let was_ready = entry.not_ready.is_none();
+        let carries = link.is_some_and(|link| link.up && link.running);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            // It came and went between two looks.
+            let lost = std::mem::replace(&mut entry.lost, past.lost) != past.lost;
+            if lost && carries && !moved && entry.router.is_active() {
+                entry.link_lost_at.get_or_insert(now);
+            }
+        }
+        if let Some(port) = port.filter(|_| carries) {
+            self.ports.join(port, past, out);
+        }
         let why = self.borne(now, id, why, source.is_some(), out);
         if was_ready && (why.is_some() || moved) {
-            self.stop_router(now, id, why.unwrap_or(NotReady::SocketsOpening), out);
+            let why = why.clone().unwrap_or(NotReady::SocketsOpening);
+            self.stop_router(now, id, why, out);
         }
         if moved {
             let port = left.map(|index| Port { index, family: config.family });
@@ -392,10 +411,12 @@ impl Node {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let readdressed = entry.source != source || entry.mtu != mtu;
         (entry.link, entry.mtu, entry.source, entry.source_fit) = (index, mtu, source, fit);
+        let has_new_mac = std::mem::replace(&mut entry.mac, mac) != mac && mac.is_some();
+        let announces = has_new_mac && was_ready && !moved && entry.router.is_active();
         if readdressed {
             entry.forget_frames();
         }
-        let before = std::mem::replace(&mut entry.not_ready, why);
+        let before = std::mem::replace(&mut entry.not_ready, why.clone());
         if let (Some(to), Some(fit)) = (source, fit)
             && let Some(from) = entry.last_source.replace(to)
             && from != to
@@ -403,11 +424,13 @@ impl Node {
             let router = config.name.clone();
             self.notice(now, Notice::SourceChanged { router, from, to, fit }, out);
         }
+        if why.is_none() {
+            self.warn_not_advertised(now, id, out);
+        }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match why {
             None if !was_ready || moved => {
                 entry.not_ready_said = false;
-                self.warn_not_advertised(now, id, out);
                 self.warn_unfit(now, id, out);
                 self.input(now, id, Input::Startup, out);
             }
@@ -421,12 +444,15 @@ impl Node {
             None => {}
             // Sockets take a moment at each start: nothing to speak of.
             Some(NotReady::SocketsOpening) => {}
-            Some(why) if before == Some(why) && entry.not_ready_said => {}
+            Some(why) if before.as_ref() == Some(&why) && entry.not_ready_said => {}
             Some(why) => {
                 entry.not_ready_said = true;
                 let router = config.name.clone();
                 self.notice(now, Notice::NotReady { router, why }, out);
             }
+        }
+        if announces {
+            self.reannounce(now, id, Reason::NewMac, out);
         }
     }
 
@@ -444,10 +470,37 @@ impl Node {
         }
     }
 
+    /// Why no router can be on the interface of this name, whatever state it is in.
+    fn cannot_be_on(&self, name: &IfName) -> Option<NotReady> {
+        let Some(link) = self.links.by_name(name) else {
+            let real = self.links.by_alt_name(name)?.name.clone();
+            return Some(NotReady::OtherName { name: name.clone(), real });
+        };
+        if link.loopback {
+            return Some(NotReady::Loopback(name.clone()));
+        }
+        // A VRF's member has its packets and addresses itself.
+        let Master { index, kind } = link.master.filter(|master| master.kind != MasterKind::Vrf)?;
+        let master = self.links.link(index)?.name.clone();
+        Some(NotReady::PortOf { port: name.clone(), kind, master })
+    }
+
+    /// Asks whether a router that hears nothing is a member of its group, once each time.
+    pub(super) fn prove(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.prove_at().is_some_and(|at| now >= at) {
+            entry.proved = true;
+            if let Some(port) = entry.port {
+                self.ports.prove(port, out);
+            }
+        }
+    }
+
+    /// Says how many VIPs fit into no advert, when that changed.
     fn warn_not_advertised(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
-        let Some(entry) = self.entries.get(&id) else { return };
-        let count = entry.not_advertised();
-        if count > 0 && entry.mtu > 0 {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let count = if entry.mtu > 0 { entry.not_advertised() } else { 0 };
+        if std::mem::replace(&mut entry.not_advertised_said, count) != count {
             let router = entry.router.config().name.clone();
             self.notice(now, Notice::NotAdvertised { router, count }, out);
         }

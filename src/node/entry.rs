@@ -14,11 +14,11 @@ use super::links::Place;
 use super::notice::NotReady;
 use super::overhear::Shadow;
 use super::rivals::Rivals;
-use super::router::{Heard, Reason, Router, State};
+use super::router::{Heard, Reason, Router, State, Waiting};
 use super::source::Fit;
 use crate::config::{self, ChecksumMode, Prefix};
 use crate::wire::vrrp::{AdvertSpec, Auth, RxMeta, SumForm, Version, max_addresses};
-use crate::wire::{Family, IfIndex};
+use crate::wire::{Family, IfIndex, Mac};
 
 /// Peers that are remembered: more than ever share a VRID.
 pub(super) const PEERS_MAX: usize = 16;
@@ -153,6 +153,14 @@ pub(super) struct Entry {
     pub(super) last_source: Option<IpAddr>,
     /// Bytes that fit through the link.
     pub(super) mtu: u32,
+    /// Its MAC address.
+    pub(super) mac: Option<Mac>,
+    /// Times that it was lost, when this router was looked at last.
+    pub(super) lost: u32,
+    /// VIPs that fit into no advert, as it was told last.
+    pub(super) not_advertised_said: usize,
+    /// The membership was proved since an advert was heard.
+    pub(super) proved: bool,
     /// Why it does not take part; `None`: it does.
     pub(super) not_ready: Option<NotReady>,
     /// Whether that was said already.
@@ -209,6 +217,10 @@ impl Entry {
             source_fit: None,
             last_source: None,
             mtu: 0,
+            mac: None,
+            lost: 0,
+            not_advertised_said: 0,
+            proved: false,
             not_ready: Some(NotReady::Starting),
             not_ready_said: false,
             places: Vec::new(),
@@ -248,8 +260,19 @@ impl Entry {
     /// When something is due.
     pub(super) fn deadlines(&self) -> Deadlines {
         let judge_at = self.rivals.claim.map(|claim| claim.judge_at);
-        let look = self.look_at.into_iter().chain(judge_at).min();
+        let look = self.look_at.into_iter().chain(judge_at).chain(self.prove_at()).min();
         Deadlines { router: self.router.next_deadline(), renew: self.renew_at, look }
+    }
+
+    /// When the silence of an active router that was heard is long enough to ask whether this
+    /// router hears at all: in time to hear the next advert if it did not.
+    pub(super) fn prove_at(&self) -> Option<Instant> {
+        let State::Backup { active_down_at, waiting, .. } = self.router.state() else {
+            return None;
+        };
+        let is_silent = matches!(waiting, Waiting::Accepted | Waiting::Guarded);
+        let rest = self.router.active_adver_interval().duration() * 3 / 2;
+        (is_silent && !self.proved).then(|| active_down_at.before(rest))
     }
 
     /// Name of the state as operators and RFC 9568 have it.
@@ -295,6 +318,7 @@ impl Entry {
     pub(super) const fn note_heard(&mut self, now: Instant, heard: Heard) {
         self.rivals.elected();
         self.unplaced.alone &= heard.priority == 0;
+        self.proved = false;
         self.counters.adverts_received += 1;
         let Heard { src, priority, .. } = heard;
         if priority == 0 {

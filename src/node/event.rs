@@ -48,6 +48,12 @@ pub enum Event<'a> {
         /// Whether they are there now.
         result: Result<(), Errno>,
     },
+    /// The kernel had lost the membership of these sockets, as [`Action::Join`] showed: they are
+    /// members again.
+    Rejoined {
+        /// Which sockets.
+        port: Port,
+    },
     /// Packets could not be sent.
     SendFailed {
         /// Through this interface.
@@ -118,6 +124,15 @@ pub enum Action {
     Open(Port),
     /// Close sockets, if open.
     Close(Port),
+    /// Make sure that open sockets are members of the group; answered by [`Event::Opened`] if they
+    /// cannot be.
+    Join {
+        /// Which sockets.
+        port: Port,
+        /// Leave and join whatever the kernel says: what the network knows of it counts, too. Else
+        /// only if the kernel has lost it.
+        anew: bool,
+    },
     /// Listen through a port for others who claim these addresses, and for packets of these virtual
     /// routers that the IP layer keeps back, and for no others.
     Watch {
@@ -142,6 +157,8 @@ pub struct Actions {
     pub kernel: Vec<Action>,
     /// For the log.
     pub notices: Vec<Notice>,
+    /// Changes of a router that flaps, of which the log has a count: for who looks at each.
+    pub untold: Vec<Notice>,
     /// A router changed its state, or an active one its adverts or addresses: what others are told
     /// of this node is out of date.
     pub states_changed: bool,
@@ -166,6 +183,7 @@ impl Actions {
         self.frames.clear();
         self.kernel.clear();
         self.notices.clear();
+        self.untold.clear();
         self.states_changed = false;
     }
 

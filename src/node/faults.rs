@@ -199,7 +199,7 @@ impl Node {
             entry.link_lost_at = None;
             return why;
         }
-        let (until, why) = entry.held_off?;
+        let (until, why) = entry.held_off.clone()?;
         // A gateway with some of its VIPs is better than none.
         let silent_at = entry.unplaced.gave_way_at.map(|at| entry.silent_at(at));
         let until = silent_at.into_iter().chain([until]).min().unwrap_or(until);

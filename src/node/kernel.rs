@@ -35,6 +35,64 @@ pub struct Link {
     pub mtu: u32,
     /// Number of the routing table of the VRF that it is in, if it is in one.
     pub vrf_table: Option<u32>,
+    /// What it is a port of, or whose routing table it uses.
+    pub master: Option<Master>,
+    /// Other names that it goes by (IFLA_ALT_IFNAME), as far as a configuration can have them.
+    pub alt_names: Vec<IfName>,
+}
+
+/// A link's master (IFLA_MASTER).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Master {
+    /// Which link that is.
+    pub index: IfIndex,
+    /// What it does with the packets of its ports.
+    pub kind: MasterKind,
+}
+
+/// Kinds of masters (IFLA_INFO_SLAVE_KIND).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MasterKind {
+    /// A routing table of its own: its members have their addresses and packets themselves.
+    Vrf,
+    /// Takes what its ports receive.
+    Bridge,
+    /// The same.
+    Bond,
+    /// The same.
+    Team,
+    /// The same.
+    OpenVswitch,
+    /// One that is not known by name; taken for one that takes what its ports receive.
+    Other,
+}
+
+impl MasterKind {
+    /// As the kernel names it, if it does.
+    #[must_use]
+    pub fn of(name: Option<&[u8]>) -> Self {
+        match name {
+            Some(b"vrf") => Self::Vrf,
+            Some(b"bridge") => Self::Bridge,
+            Some(b"bond") => Self::Bond,
+            Some(b"team") => Self::Team,
+            Some(b"openvswitch") => Self::OpenVswitch,
+            Some(_) | None => Self::Other,
+        }
+    }
+
+    /// In words, to stand before its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vrf => "VRF",
+            Self::Bridge => "bridge",
+            Self::Bond => "bond",
+            Self::Team => "team",
+            Self::OpenVswitch => "Open vSwitch",
+            Self::Other => "interface",
+        }
+    }
 }
 
 /// An address on an interface as the kernel reports it.

@@ -19,9 +19,10 @@ pub(super) const fn host((index, prefix): Place) -> Place {
 /// not grow with the number of the others.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    links: BTreeMap<IfIndex, Link>,
+    links: BTreeMap<IfIndex, (Link, Past)>,
     /// More than one of a name while a dump and what was reported during it are put together.
     by_name: BTreeMap<IfName, BTreeSet<IfIndex>>,
+    by_alt_name: BTreeMap<IfName, BTreeSet<IfIndex>>,
     macs: BTreeMap<Mac, usize>,
     /// With the order of their appearance: the first address of a link is its primary one.
     addresses: BTreeMap<Place, (u64, Address)>,
@@ -29,6 +30,33 @@ pub(super) struct Links {
     ips: BTreeMap<IpAddr, usize>,
     appeared: u64,
 }
+
+/// What a link went through, in numbers that only grow: so that what came and went between two looks
+/// is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Past {
+    /// Times that it was lost: set down, or without carrier.
+    pub(super) lost: u32,
+    /// Times that something happened which can cost the membership of a group.
+    pub(super) torn: u32,
+}
+
+impl Past {
+    /// A link that was like `before` is like `now`.
+    fn note(&mut self, before: &Link, now: &Link) {
+        let carries = |link: &Link| link.up && link.running;
+        self.lost = self.lost.wrapping_add(u32::from(carries(before) && !carries(now)));
+        // The kernel gives a family up where it does not fit, and its groups with it.
+        let grown = |least| before.mtu < least && now.mtu >= least;
+        let torn = (carries(now) && !carries(before))
+            || MTU_LEAST.into_iter().any(grown)
+            || before.master != now.master;
+        self.torn = self.torn.wrapping_add(u32::from(torn));
+    }
+}
+
+/// Least MTU of IPv4 and of IPv6 in the kernel, in bytes.
+const MTU_LEAST: [u32; 2] = [68, 1280];
 
 /// What a change was about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +72,18 @@ pub(super) enum Touched {
 impl Links {
     /// Takes everything from a dump in place of what was known.
     pub(super) fn replace(&mut self, snapshot: Snapshot) {
-        self.links.clear();
+        let known = std::mem::take(&mut self.links);
         self.by_name.clear();
+        self.by_alt_name.clear();
         self.macs.clear();
         for link in snapshot.links {
-            self.set_link(link);
+            let index = link.index;
+            let before = known.get(&index);
+            self.set_link(link, before);
+            // What happened meanwhile is not known.
+            if let Some((_, past)) = self.links.get_mut(&index) {
+                past.torn = past.torn.wrapping_add(u32::from(before.is_some()));
+            }
         }
         let before = std::mem::take(&mut self.addresses);
         self.ips.clear();
@@ -63,10 +98,12 @@ impl Links {
     pub(super) fn apply(&mut self, change: &Change) -> Touched {
         match change {
             Change::Link(link) => {
-                if self.links.get(&link.index) == Some(link) {
+                let before = self.take_link(link.index);
+                let same = before.as_ref().is_some_and(|(before, _)| before == link);
+                self.set_link(link.clone(), before.as_ref());
+                if same {
                     return Touched::Nothing;
                 }
-                self.set_link(link.clone());
                 Touched::Link(link.index)
             }
             Change::LinkGone(index) => {
@@ -86,6 +123,12 @@ impl Links {
                 if known.is_some_and(|(_, known)| known == *address) {
                     return Touched::Nothing;
                 }
+                // The first one: IPv6 is back.
+                let is_first =
+                    known.is_none() && address.link_scope && !self.has_link_local(place.0);
+                if is_first && let Some((_, past)) = self.links.get_mut(&place.0) {
+                    past.torn = past.torn.wrapping_add(1);
+                }
                 self.insert(place, known.map(|(order, _)| order), *address);
                 Touched::Address(place)
             }
@@ -98,22 +141,27 @@ impl Links {
         }
     }
 
-    fn set_link(&mut self, link: Link) {
-        self.take_link(link.index);
+    fn set_link(&mut self, link: Link, before: Option<&(Link, Past)>) {
+        let mut past = Past::default();
+        if let Some((before, lived)) = before {
+            past = *lived;
+            past.note(before, &link);
+        }
         self.by_name.entry(link.name.clone()).or_default().insert(link.index);
+        for name in &link.alt_names {
+            self.by_alt_name.entry(name.clone()).or_default().insert(link.index);
+        }
         if let Some(mac) = link.mac {
             *self.macs.entry(mac).or_default() += 1;
         }
-        self.links.insert(link.index, link);
+        self.links.insert(link.index, (link, past));
     }
 
-    fn take_link(&mut self, index: IfIndex) -> Option<Link> {
-        let link = self.links.remove(&index)?;
-        if let Some(all) = self.by_name.get_mut(&link.name) {
-            all.remove(&index);
-            if all.is_empty() {
-                self.by_name.remove(&link.name);
-            }
+    fn take_link(&mut self, index: IfIndex) -> Option<(Link, Past)> {
+        let (link, past) = self.links.remove(&index)?;
+        take_name(&mut self.by_name, &link.name, index);
+        for name in &link.alt_names {
+            take_name(&mut self.by_alt_name, name, index);
         }
         if let Some(mac) = link.mac
             && let Some(count) = self.macs.get_mut(&mac)
@@ -123,7 +171,11 @@ impl Links {
                 self.macs.remove(&mac);
             }
         }
-        Some(link)
+        Some((link, past))
+    }
+
+    fn has_link_local(&self, index: IfIndex) -> bool {
+        self.in_order(index).any(|(_, address)| address.link_scope)
     }
 
     fn insert(&mut self, place: Place, order: Option<u64>, address: Address) {
@@ -183,10 +235,11 @@ impl Links {
         self.ips.contains_key(ip)
     }
 
-    pub(super) fn sizes(&self) -> [(&'static str, usize); 5] {
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 6] {
         [
             ("links", self.links.len()),
             ("links by name", self.by_name.values().map(BTreeSet::len).sum()),
+            ("other names", self.by_alt_name.values().map(BTreeSet::len).sum()),
             ("links by MAC", self.macs.len()),
             ("addresses", self.addresses.len()),
             ("IP addresses", self.ips.len()),
@@ -194,7 +247,12 @@ impl Links {
     }
 
     pub(super) fn link(&self, index: IfIndex) -> Option<&Link> {
-        self.links.get(&index)
+        self.links.get(&index).map(|(link, _)| link)
+    }
+
+    /// What a link went through.
+    pub(super) fn past(&self, index: IfIndex) -> Past {
+        self.links.get(&index).map(|(_, past)| *past).unwrap_or_default()
     }
 
     /// Whether one of the box's own links has this MAC.
@@ -208,7 +266,12 @@ impl Links {
     }
 
     pub(super) fn by_name(&self, name: &IfName) -> Option<&Link> {
-        self.links.get(self.by_name.get(name)?.first()?)
+        self.link(*self.by_name.get(name)?.first()?)
+    }
+
+    /// The link that goes by this name, too.
+    pub(super) fn by_alt_name(&self, name: &IfName) -> Option<&Link> {
+        self.link(*self.by_alt_name.get(name)?.first()?)
     }
 
     pub(super) fn address(&self, place: &Place) -> Option<&Address> {
@@ -279,4 +342,13 @@ impl Links {
 /// Where the places of a link begin.
 pub(super) const fn from(index: IfIndex) -> Place {
     (index, Prefix { ip: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), len: 0 })
+}
+
+fn take_name(names: &mut BTreeMap<IfName, BTreeSet<IfIndex>>, name: &IfName, index: IfIndex) {
+    if let Some(all) = names.get_mut(name) {
+        all.remove(&index);
+        if all.is_empty() {
+            names.remove(name);
+        }
+    }
 }

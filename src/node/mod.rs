@@ -14,6 +14,7 @@ mod entry;
 mod event;
 mod faults;
 mod fence;
+mod flaps;
 pub mod kernel;
 mod links;
 pub mod notice;
@@ -44,6 +45,7 @@ use announce::Announcer;
 use claims::{Claims, Holder};
 use entry::{Entry, Timer};
 use fence::Fence;
+use flaps::Flaps;
 use links::{Links, Place};
 use notice::{LimitKey, Notice};
 use overhear::Shadow;
@@ -125,6 +127,7 @@ pub struct Node {
     fence: Fence,
     watches: Watches,
     limits: BTreeMap<LimitKey, Instant>,
+    flaps: Flaps,
     /// Taken out and put back by every call, so that nothing is allocated in the steady state.
     effects: Vec<Effect>,
 }
@@ -160,6 +163,7 @@ impl Node {
             fence: Fence::default(),
             watches: Watches::default(),
             limits: BTreeMap::new(),
+            flaps: Flaps::default(),
             effects: Vec::new(),
         }
     }
@@ -189,6 +193,12 @@ impl Node {
                 self.ports.opened(now, port, result, out);
                 self.watches.forget(port);
                 self.touch_port(port);
+            }
+            Event::Rejoined { port } => {
+                if let Some(link) = self.links.link(port.index) {
+                    let (interface, family) = (link.name.clone(), port.family);
+                    self.notice(now, Notice::Rejoined { interface, family }, out);
+                }
             }
             Event::SendFailed { index, errno, count, adverts } => {
                 self.send_failed(now, index, (errno, count), &adverts, out);
@@ -228,6 +238,7 @@ impl Node {
             self.announcer.next_deadline(),
             self.prober.next_deadline(),
             self.ports.next_deadline(),
+            self.flaps.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -271,6 +282,11 @@ impl Node {
         self.fire_timers(now, heard_all, out);
         self.ports.timeout(now, out);
         self.probe(now, out);
+        while let Some((router, count)) = self.flaps.untold(now) {
+            let id = self.by_name.get(&router);
+            let Some(entry) = id.and_then(|id| self.entries.get(id)) else { continue };
+            out.notices.push(Notice::Flapping { router, count, state: entry.state_name() });
+        }
         self.announce(now, out);
         while let Some(ops) = self.claims.next_chunk(now, &self.links) {
             out.kernel.push(Action::Apply(ops));
@@ -313,6 +329,7 @@ impl Node {
                 Timer::Look => {
                     entry.look_at = None;
                     self.judge(now, id, out);
+                    self.prove(now, id, out);
                     self.evaluate(now, id, out);
                 }
             }
@@ -488,6 +505,14 @@ impl Node {
     }
 
     fn notice(&mut self, now: Instant, notice: Notice, out: &mut Actions) {
+        let changed = match &notice {
+            Notice::Transition { router, .. } | Notice::NotReady { router, .. } => Some(router),
+            _ => None,
+        };
+        if changed.is_some_and(|router| !self.flaps.tells(now, router)) {
+            out.untold.push(notice);
+            return;
+        }
         if let Some(key) = notice.limit_key() {
             if self.limits.get(&key).is_some_and(|at| now.since(*at) < NOTICE_PAUSE) {
                 return;

@@ -5,7 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::kernel::{Address, Errno};
+use super::flaps::FLAPS_WINDOW;
+use super::kernel::{Address, Errno, MasterKind};
 use super::router::Reason;
 use super::source::Fit;
 use crate::config::{IfName, Prefix, RouterName};
@@ -164,7 +165,7 @@ pub enum Notice {
         /// How many.
         count: usize,
     },
-    /// More VIPs than an advert can carry.
+    /// More VIPs than an advert can carry; 0: all of them fit again.
     NotAdvertised {
         /// Whose.
         router: RouterName,
@@ -205,17 +206,51 @@ pub enum Notice {
     },
     /// The kernel's notifications overflowed; everything is read again.
     Overrun,
+    /// The kernel had lost the membership of the VRRP group; it was joined again.
+    Rejoined {
+        /// Where.
+        interface: IfName,
+        /// Whose group.
+        family: Family,
+    },
+    /// A router's state changed so often that not each change was told.
+    Flapping {
+        /// Whose.
+        router: RouterName,
+        /// Changes, and reasons not to take part, that were not told.
+        count: u32,
+        /// Its state now.
+        state: &'static str,
+    },
     /// Everything is given up; the daemon is about to end.
     Stopping,
 }
 
 /// Why a router does not take part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReady {
     /// The kernel's links and addresses are not read yet, or leftovers not removed.
     Starting,
     /// No such interface.
     NoInterface,
+    /// There is none of that name, and this one goes by it, too.
+    OtherName {
+        /// What is configured.
+        name: IfName,
+        /// What it is called.
+        real: IfName,
+    },
+    /// It is the loopback interface.
+    Loopback(IfName),
+    /// It is a port: what it receives is its master's.
+    PortOf {
+        /// What is configured.
+        port: IfName,
+        /// What the master is.
+        kind: MasterKind,
+        /// The master.
+        master: IfName,
+    },
     /// It is administratively down.
     LinkDown,
     /// It has no carrier, or is dormant.
@@ -279,6 +314,8 @@ impl Notice {
             Self::ChecksumForms { .. }
             | Self::Differs { .. }
             | Self::Discarded { .. }
+            | Self::Flapping { .. }
+            | Self::Rejoined { .. }
             | Self::ForeignCluster { .. }
             | Self::HeldByOther { owner: false, .. }
             | Self::Leftovers { .. }
@@ -316,6 +353,7 @@ impl Notice {
             Self::UnfitVip { address, .. } => Some((61, address.to_string())),
             Self::HeldByOther { other, .. } => Some((62, other.prefix.ip.to_string())),
             Self::Vacated { address, .. } => Some((63, address.to_string())),
+            Self::Rejoined { interface, .. } => of_interface(15, interface),
             Self::AddressFailed { .. } => Some((9, String::new())),
             Self::Overrun => Some((10, String::new())),
             Self::DumpFailed { .. } => Some((11, String::new())),
@@ -325,6 +363,7 @@ impl Notice {
             Self::Leftovers { .. }
             | Self::NotAdvertised { .. }
             | Self::NotReady { .. }
+            | Self::Flapping { .. }
             | Self::Stopping
             | Self::Transition { .. } => None,
         }
@@ -417,6 +456,9 @@ impl fmt::Display for Notice {
             Self::Leftovers { count } => {
                 write!(f, "removing {count} address(es) that an earlier run left behind")
             }
+            Self::NotAdvertised { router, count: 0 } => {
+                write!(f, "({router}) every VIP fits into an advert again")
+            }
             Self::NotAdvertised { router, count } => write!(
                 f,
                 "({router}) {count} VIP(s) do not fit into an advert: held, but not advertised; \
@@ -435,6 +477,17 @@ impl fmt::Display for Notice {
             Self::Overrun => {
                 f.write_str("the kernel's notifications overflowed: reading everything again")
             }
+            Self::Rejoined { interface, family } => write!(
+                f,
+                "{interface}: the kernel had lost the membership of the {family} VRRP group, and no \
+                 advert was heard: joined again"
+            ),
+            Self::Flapping { router, count, state } => write!(
+                f,
+                "({router}) {count} more changes of its state within {} s: now {state}; look for a \
+                 link, an address or a peer that comes and goes",
+                FLAPS_WINDOW.as_secs()
+            ),
             Self::Stopping => f.write_str("giving up all routers"),
         }
     }
@@ -510,6 +563,21 @@ impl fmt::Display for NotReady {
         match self {
             Self::Starting => f.write_str("starting"),
             Self::NoInterface => f.write_str("its interface does not exist"),
+            Self::OtherName { name, real } => write!(
+                f,
+                "{name} is another name of the interface {real}; write interface = \"{real}\""
+            ),
+            Self::Loopback(name) => write!(
+                f,
+                "{name} is the loopback interface, where no other gateway is; name another \
+                 interface"
+            ),
+            Self::PortOf { port, kind, master } => write!(
+                f,
+                "{port} is a port of {} {master}, which takes what {port} receives; put this \
+                 router on {master}, and the addresses of {port} with it",
+                kind.name()
+            ),
             Self::LinkDown => f.write_str("its interface is down"),
             Self::NoCarrier => f.write_str("its interface has no carrier"),
             Self::NoAddress => f.write_str(
@@ -599,6 +667,7 @@ impl fmt::Display for Reason {
             Self::Overslept => f.write_str("this machine or process stood still for too long"),
             Self::SendsAgain => f.write_str("its adverts can be sent again"),
             Self::LinkBack => f.write_str("its link is back"),
+            Self::NewMac => f.write_str("its interface has another MAC address"),
             Self::Shutdown => f.write_str("not ready any more"),
         }
     }

@@ -36,7 +36,7 @@ impl Node {
         }
         let before = match &change {
             Change::Link(Link { index, .. }) | Change::LinkGone(index) => {
-                self.links.link(*index).map(|link| (link.name.clone(), carries(link)))
+                self.links.link(*index).cloned()
             }
             _ => None,
         };
@@ -65,19 +65,18 @@ impl Node {
         match touched {
             Touched::Nothing => {}
             Touched::Link(index) => {
-                let carried = before.as_ref().map(|(_, carried)| *carried);
-                let before = before.map(|(name, _)| name);
-                match self.links.link(index) {
+                let carried = before.as_ref().map(carries);
+                let now = self.links.link(index).cloned();
+                match &now {
                     None => self.claims.link_gone(index, &self.links),
                     Some(link) if Some(carries(link)) != carried => {
                         self.claims.look_at_link(index, &self.links);
                     }
                     Some(_) => {}
                 }
-                let now = self.links.link(index).map(|link| link.name.clone());
-                let renamed = before.filter(|before| now.as_ref() != Some(before));
-                for name in renamed.into_iter().chain(now) {
-                    self.touch(&name, None);
+                for link in before.into_iter().chain(now) {
+                    self.touch(&link.name, None);
+                    link.alt_names.iter().for_each(|name| self.touch(name, None));
                 }
             }
             Touched::Address(place) => {

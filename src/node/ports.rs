@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Instant;
 use super::event::{Action, Actions};
 use super::kernel::{Errno, Port};
+use super::links::Past;
 use super::notice::NotReady;
 use crate::wire::vrrp::{Discard, Vrid};
 use crate::wire::{Family, IfIndex};
@@ -49,6 +50,8 @@ struct Slot {
     state: State,
     /// Routers that need it.
     users: usize,
+    /// What the link had gone through when the group was joined.
+    past: Past,
 }
 
 /// The sockets of this node. What one port costs does not grow with the number of the others.
@@ -65,10 +68,10 @@ pub(super) struct Ports {
 
 impl Ports {
     /// A router more needs this port: it is opened if it is not there.
-    pub(super) fn acquire(&mut self, port: Port, out: &mut Actions) {
+    pub(super) fn acquire(&mut self, port: Port, past: Past, out: &mut Actions) {
         let slot = self.ports.entry(port).or_insert_with(|| {
             out.kernel.push(Action::Open(port));
-            Slot { state: State::Opening, users: 0 }
+            Slot { state: State::Opening, users: 0, past }
         });
         slot.users += 1;
         if slot.state == State::Leaving {
@@ -112,7 +115,26 @@ impl Ports {
         }
     }
 
-    /// Takes the answer to [`Action::Open`].
+    /// Proves or renews the membership of open sockets, if their link went through something since
+    /// they were joined.
+    pub(super) fn join(&mut self, port: Port, past: Past, out: &mut Actions) {
+        let Some(slot) = self.ports.get_mut(&port) else { return };
+        if slot.state == State::Open && slot.past != past {
+            // A switch may have forgotten who was behind a link that was lost.
+            let anew = slot.past.lost != past.lost;
+            slot.past = past;
+            out.kernel.push(Action::Join { port, anew });
+        }
+    }
+
+    /// Proves the membership of open sockets.
+    pub(super) fn prove(&self, port: Port, out: &mut Actions) {
+        if self.ports.get(&port).is_some_and(|slot| slot.state == State::Open) {
+            out.kernel.push(Action::Join { port, anew: false });
+        }
+    }
+
+    /// Takes the answer to [`Action::Open`], or to a [`Action::Join`] that failed.
     pub(super) fn opened(
         &mut self,
         now: Instant,
@@ -129,6 +151,9 @@ impl Ports {
             (_, Ok(())) => slot.state = State::Open,
             (_, Err(errno)) => {
                 let retry_at = now + RETRY;
+                if let State::Failed { retry_at, .. } = slot.state {
+                    self.retries.remove(&(retry_at, port));
+                }
                 slot.state = State::Failed { errno, retry_at };
                 self.retries.insert((retry_at, port));
             }

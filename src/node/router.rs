@@ -141,6 +141,8 @@ pub enum Reason {
     SendsAgain,
     /// The link was lost for a moment, and with it what switches had learned.
     LinkBack,
+    /// The interface got another MAC address: what hosts have learned is wrong.
+    NewMac,
     /// Interface, address or socket went, or the router or the daemon stops.
     Shutdown,
 }

@@ -206,6 +206,7 @@ impl Node {
         own.into_iter()
             .chain(self.links.sizes())
             .chain(self.ports.sizes())
+            .chain(self.flaps.sizes())
             .chain(self.claims.sizes())
             .chain(self.announcer.sizes())
             .chain(self.prober.sizes())
@@ -267,7 +268,7 @@ impl Node {
             state: entry.state_name(),
             since_ms: millis(now, entry.since),
             reason: entry.reason.map(|reason| reason.to_string()),
-            not_ready: entry.not_ready.map(|why| why.to_string()),
+            not_ready: entry.not_ready.as_ref().map(ToString::to_string),
             held_back,
             unplaced: entry.unplaced.last.map(|(address, errno)| {
                 let then = if entry.unplaced.alone {

@@ -133,7 +133,11 @@ impl Bench {
                         self.asked.extend(ops);
                         self.event(Event::Applied(results));
                     }
-                    Action::Dump | Action::Close(_) | Action::Watch { .. } | Action::Fence(_) => {}
+                    Action::Join { .. }
+                    | Action::Dump
+                    | Action::Close(_)
+                    | Action::Watch { .. }
+                    | Action::Fence(_) => {}
                 }
             }
             let kernel = std::mem::take(&mut self.actions.kernel);
@@ -179,6 +183,8 @@ pub(crate) fn link(index: IfIndex) -> Link {
         mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         mtu: 1500,
         vrf_table: None,
+        master: None,
+        alt_names: Vec::new(),
     }
 }
 

@@ -73,6 +73,8 @@ impl Kernel {
             mac: Some(mac),
             mtu: 1500,
             vrf_table: None,
+            master: None,
+            alt_names: Vec::new(),
         };
         self.links.insert(index, link.clone());
         self.notifications.push(Change::Link(link));

@@ -41,7 +41,7 @@ impl World {
             }
             Some(_) | None => turn(node, &mut host, inbox, actions),
         }
-        seen.notices.extend(actions.notices.iter().cloned());
+        seen.notices.extend(actions.notices.iter().chain(&actions.untold).cloned());
         let stopped = process.node.is_stopped();
         self.carry_out(number, &mut process, &mut seen);
         seen.is_due = process.node.next_deadline().is_some_and(|at| at <= now);
@@ -89,6 +89,8 @@ impl World {
                 }
                 // Nobody else claims an address here.
                 Action::Watch { .. } => continue,
+                // Its kernels lose no membership.
+                Action::Join { .. } => continue,
                 // Its kernels have no filter.
                 Action::Fence(_) => continue,
                 Action::Close(port) => {

@@ -11,6 +11,7 @@ mod addresses;
 mod cables;
 mod guest;
 mod hostile;
+mod interfaces;
 mod owners;
 mod pauses;
 mod probes;

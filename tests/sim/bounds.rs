@@ -86,6 +86,9 @@ impl Bounds {
                 // An advert and a farewell, in both forms.
                 "packets kept" => 4 * routers,
                 "links" | "links by name" | "links by MAC" => links,
+                // None has another name.
+                "other names" => 0,
+                "routers that changed" | "untold changes" => routers,
                 "addresses" | "IP addresses" | "put" | "to remove" => addresses,
                 // Of what is claimed, and of what was until its route is removed.
                 "routes" | "to unroute" => vips + addresses,

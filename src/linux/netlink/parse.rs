@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::encode::IFA_PROTO;
 use crate::config::{IfName, Prefix};
-use crate::node::kernel::{Address, Change, Link};
+use crate::node::kernel::{Address, Change, Link, Master, MasterKind};
 use crate::wire::{Family, IfIndex, Mac};
 
 /// Bytes of a netlink message's header (struct nlmsghdr).
@@ -225,8 +225,28 @@ fn link(body: &[u8]) -> Result<Option<Change>, Malformed> {
         mac: attributes.of(libc::IFLA_ADDRESS).and_then(|b| b.try_into().ok()).map(Mac),
         mtu,
         vrf_table: attributes.of(libc::IFLA_LINKINFO).and_then(vrf_table),
+        master: master(attributes),
+        alt_names: alt_names(attributes),
     })))
 }
+
+fn master(attributes: Attributes<'_>) -> Option<Master> {
+    let index = IfIndex(attributes.number(libc::IFLA_MASTER)?);
+    let info = Attributes::new(attributes.of(libc::IFLA_LINKINFO).unwrap_or_default());
+    let kind = info.of(IFLA_INFO_SLAVE_KIND).and_then(|name| name.split(|b| *b == 0).next());
+    Some(Master { index, kind: MasterKind::of(kind) })
+}
+
+fn alt_names(attributes: Attributes<'_>) -> Vec<IfName> {
+    let all = Attributes::new(attributes.of(IFLA_PROP_LIST).unwrap_or_default());
+    let names = all.filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+    names.filter_map(|(_, payload)| name(payload)).collect()
+}
+
+/// Of linux/if_link.h; libc has them for few targets.
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 
 /// IFF_LOWER_UP (linux/if.h), which libc has for few targets.
 const IFF_LOWER_UP: libc::c_int = 1 << 16;
@@ -384,6 +404,8 @@ mod tests {
                 mac: Some(Mac([2; 6])),
                 mtu: 1500,
                 vrf_table: None,
+                master: None,
+                alt_names: Vec::new(),
             };
             assert_eq!(only(&bytes), Ok(Some(Change::Link(link))), "{flags:#x} {operstate}");
         }

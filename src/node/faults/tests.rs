@@ -54,6 +54,8 @@ fn link(running: bool) -> Event<'static> {
         mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         mtu: 1500,
         vrf_table: None,
+        master: None,
+        alt_names: Vec::new(),
     }))
 }
 

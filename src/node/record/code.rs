@@ -9,7 +9,9 @@ use std::time::Duration;
 use crate::config::{
     Check, ChecksumMode, Config, IfName, Lifetime, NodeName, Prefix, Router, RouterName, Secret,
 };
-use crate::node::kernel::{Address, Change, Errno, Gate, Link, Op, Port, Snapshot, Verb};
+use crate::node::kernel::{
+    Address, Change, Errno, Gate, Link, Master, MasterKind, Op, Port, Snapshot, Verb,
+};
 use crate::node::{Action, Actions, Event, Inbox, Instant, RouterId, Via};
 use crate::wire::vrrp::{Centis, Priority, RxMeta, Version, Vrid};
 use crate::wire::{Family, IfIndex, Mac};
@@ -83,7 +85,8 @@ macro_rules! fields {
 fields! {
     Address { index, prefix, secondary, tentative, permanent, link_scope, proto }
     Check { name, interval, timeout, rise, fall }
-    Link { index, name, up, running, loopback, mac, mtu, vrf_table }
+    Link { index, name, up, running, loopback, mac, mtu, vrf_table, master, alt_names }
+    Master { index, kind }
     Op { index, prefix, verb }
     Port { index, family }
     Prefix { ip, len }
@@ -132,6 +135,22 @@ like! {
         _ => return None,
     });
     Errno: i32, |errno| errno.0, |number| Some(Self(number));
+    MasterKind: u8, |kind| match kind {
+        MasterKind::Vrf => 0,
+        MasterKind::Bridge => 1,
+        MasterKind::Bond => 2,
+        MasterKind::Team => 3,
+        MasterKind::OpenVswitch => 4,
+        MasterKind::Other => 5,
+    }, |byte| Some(match byte {
+        0 => Self::Vrf,
+        1 => Self::Bridge,
+        2 => Self::Bond,
+        3 => Self::Team,
+        4 => Self::OpenVswitch,
+        5 => Self::Other,
+        _ => return None,
+    });
     Family: u8, |family| match family {
         Family::V4 => 4,
         Family::V6 => 6,
@@ -430,6 +449,10 @@ impl Code for Event<'static> {
                 6_u8.put(out);
                 config.as_ref().put(out);
             }
+            Self::Rejoined { port } => {
+                10_u8.put(out);
+                port.put(out);
+            }
             Self::Shutdown => 7_u8.put(out),
             // Never in an inbox's list of events.
             Self::Timeout { .. } | Self::Packet { .. } => u8::MAX.put(out),
@@ -449,6 +472,7 @@ impl Code for Event<'static> {
                 adverts: from.take()?,
             },
             6 => Self::Config(Arc::new(from.take()?)),
+            10 => Self::Rejoined { port: from.take()? },
             7 => Self::Shutdown,
             8 => Self::Claimed { index: from.take()?, ip: from.take()?, mac: from.take()? },
             9 => Self::Overheard { index: from.take()?, mac: from.take()?, bytes: from.take()? },
@@ -518,6 +542,11 @@ pub(super) fn hash(actions: &Actions) -> u64 {
             Action::Close(port) => {
                 3_u8.put(&mut bytes);
                 port.put(&mut bytes);
+            }
+            Action::Join { port, anew } => {
+                7_u8.put(&mut bytes);
+                port.put(&mut bytes);
+                anew.put(&mut bytes);
             }
             Action::Fence(passages) => {
                 5_u8.put(&mut bytes);

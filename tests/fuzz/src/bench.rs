@@ -33,6 +33,8 @@ pub(crate) fn start(local: &str, now: Instant, out: &mut Actions) -> Node {
         mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         mtu: 1500,
         vrf_table: None,
+        master: None,
+        alt_names: Vec::new(),
     };
     let address = |ip: &str, len, link_scope| Address {
         index: INDEX,

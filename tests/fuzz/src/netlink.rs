@@ -40,7 +40,10 @@ fn answer(node: &mut Node, now: Instant, out: &mut Actions) {
                 }
                 Action::Open(port) => node.handle(now, Event::Opened { port, result: Ok(()) }, out),
                 Action::Dump => node.handle(now, Event::Dumped(Ok(Snapshot::default())), out),
-                Action::Close(_) | Action::Watch { .. } | Action::Fence(_) => {}
+                Action::Join { .. }
+                | Action::Close(_)
+                | Action::Watch { .. }
+                | Action::Fence(_) => {}
             }
         }
     }
