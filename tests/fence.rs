@@ -24,7 +24,7 @@ fn fenced(text: &str) -> String {
 
 fn one(host: &Host, priority: u8, more: &str) -> String {
     let keys = format!(
-        "vips = [\"{VIP}\"]\nadvert_interval = 0.1\npriority = {priority}\n{FOR_EVER}\n{more}"
+        "vips = [\"{VIP}\"]\nadvert_interval = 0.2\npriority = {priority}\n{FOR_EVER}\n{more}"
     );
     host.config(&host.router("51", &keys))
 }

@@ -41,13 +41,13 @@ struct Case {
 }
 
 const V3: Case = Case {
-    havip: "vips = [\"192.0.2.100\"]\nadvert_interval = 0.1",
-    keepalived: "  version 3\n  advert_int 0.1\n  virtual_ipaddress {\n    192.0.2.100 dev eth0\n  }",
+    havip: "vips = [\"192.0.2.100\"]\nadvert_interval = 0.2",
+    keepalived: "  version 3\n  advert_int 0.2\n  virtual_ipaddress {\n    192.0.2.100 dev eth0\n  }",
     vip: "192.0.2.100",
 };
 const V6: Case = Case {
-    havip: "vips = [\"fe80::51\", \"2001:db8::51\"]\nadvert_interval = 0.1",
-    keepalived: "  version 3\n  advert_int 0.1\n  virtual_ipaddress {\n    fe80::51 dev eth0\n    \
+    havip: "vips = [\"fe80::51\", \"2001:db8::51\"]\nadvert_interval = 0.2",
+    keepalived: "  version 3\n  advert_int 0.2\n  virtual_ipaddress {\n    fe80::51 dev eth0\n    \
                  2001:db8::51 dev eth0\n  }",
     vip: "2001:db8::51",
 };

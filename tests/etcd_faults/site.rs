@@ -50,7 +50,7 @@ impl Site {
         let address = lan.address();
         let mut cluster = Cluster::start(test, &Setup { address, ..setup })?;
         cluster.put("/havip/virtual_router/default/interface", "eth0");
-        cluster.put("/havip/virtual_router/default/advert_interval", "0.1");
+        cluster.put("/havip/virtual_router/default/advert_interval", "0.3");
         let vrids: Vec<String> = (1..=ROUTERS).map(|vrid| vrid.to_string()).collect();
         for vrid in &vrids {
             cluster.put(&format!("/havip/virtual_router/{vrid}/vips"), &vip(vrid));

@@ -55,7 +55,7 @@ isolated! {
             let names: Vec<String> = (1..=100).map(|vrid| vrid.to_string()).collect();
             let mut text = format!(
                 "[node.gw{number}]\nvrids = [{}]\n[virtual_router.default]\n\
-                 interface = \"eth0\"\nadvert_interval = 0.1\npriority = {priority}\n",
+                 interface = \"eth0\"\nadvert_interval = 1\npriority = {priority}\n",
                 names.join(", ")
             );
             for vrid in 1..=100 {

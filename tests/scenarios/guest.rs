@@ -55,7 +55,9 @@ fn on_its_own_kernel(name: &str, body: fn()) {
         return lab::skip(name, "no guest; run tests/lab/fetch guest");
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    // Indented: its result is not one more for who counts results.
+    let said = String::from_utf8_lossy(&output.stderr);
+    eprint!("  {}\n  {}", text.replace('\n', "\n  "), said.replace('\n', "\n  "));
     assert!(output.status.success(), "{name}, on its own kernel: {}", output.status);
     // A name that fits no test would succeed as well.
     assert!(text.contains("1 passed"), "{text}");
@@ -82,7 +84,8 @@ fn shell(command: &str) {
 on_its_own_kernel! {
     fn s17_a_clock_that_is_set_or_slewed_moves_nobody() {
         let mut lan = Lan::new();
-        let Pair { a, b: _other, capture, first, second } = Pair::start(&mut lan, "");
+        // All is emulated: half a second is little.
+        let Pair { a, b: _other, capture, first, second } = Pair::every("0.5", &mut lan, "");
         let changes: [(&str, &str, i64); 4] = [
             ("an hour on", "date -s @$(( $(date +%s) + 3600 ))", 3600),
             ("an hour back", "date -s @$(( $(date +%s) - 3600 ))", -3600),
@@ -93,16 +96,16 @@ on_its_own_kernel! {
         for (what, command, seconds) in changes {
             capture.forget();
             let many = |count| move |capture: &Capture, a: Mac| adverts(capture, a).len() >= count;
-            wait("it advertises", || many(10)(&capture, a.mac()));
+            wait("it advertises", || many(4)(&capture, a.mac()));
             let before = clock::wall();
             shell(&format!("{{ {command}; }} >/dev/null"));
             let moved = clock::wall().cast_signed() - before.cast_signed();
             assert!((moved - seconds).abs() < 60, "{what}: the clock moved by {moved} s");
-            wait("it goes on", || many(30)(&capture, a.mac()));
+            wait("it goes on", || many(12)(&capture, a.mac()));
             let gap = longest_gap(&capture, a.mac());
             eprintln!("{what}: longest time between two adverts {gap:?}");
             // Active_Down_Interval of the backup: 3 intervals and its skew.
-            assert!(gap < Duration::from_millis(360), "{what}: {gap:?} without an advert");
+            assert!(gap < Duration::from_millis(1_800), "{what}: {gap:?} without an advert");
             let heard = router(&second)["heard"]["ago_ms"].as_u64().unwrap();
             assert!(heard < 10_000, "{what}: heard {heard} ms ago");
             for daemon in [&first, &second] {

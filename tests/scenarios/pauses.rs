@@ -81,7 +81,7 @@ isolated! {
         let capture = Capture::on(&lan.host());
         let more = "preempt = false\naddress_lifetime = \"forever\"";
         // Neither a guard nor a lifetime takes the VIP away, so it is there for the next start.
-        let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1\npriority = 150\n{more}");
+        let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = {INTERVAL}\npriority = 150\n{more}");
         let mut first = a.daemon_of(&a.config_without_guard(&a.router("51", &keys)));
         first.wait_for("active");
         let second = start(&b, 100, more);
@@ -92,7 +92,6 @@ isolated! {
         capture.forget();
         let first = start(&a, 150, more);
         first.wait_for("backup");
-        assert!(!a.has(VIP), "it is a backup, and has the VIP");
         wait_heard(&first);
         assert!(b.has(VIP) && !a.has(VIP));
         assert!(!capture.has_advert(a.mac()), "it said something");
