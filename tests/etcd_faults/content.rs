@@ -22,13 +22,13 @@ fn a_node_that_was_frozen_through_a_compaction(
 ) -> Option<String> {
     let mut site = Site::start(test, quick(version), None)?;
     let backup = 1 - site.active();
-    site.cluster.put("/havip/virtual_router/2/priority", "101");
+    site.cluster.put("/havip/virtual_router/2/preempt_delay", "1");
     wait("it arrives", || site.agrees());
     site.gateways[backup].1.signal("-STOP");
     for round in 0..100 {
         site.cluster.put("/havip/virtual_router/3/vips_excluded", &format!("203.0.113.{round}"));
     }
-    site.cluster.del("/havip/virtual_router/2/priority");
+    site.cluster.del("/havip/virtual_router/2/preempt_delay");
     site.cluster.compact();
     let begin = clock::now();
     site.gateways[backup].1.signal("-CONT");

@@ -17,6 +17,9 @@ use crate::lab::{Daemon, Host, Lan, wait};
 /// Routers of the two gateways.
 pub(crate) const ROUTERS: u8 = 4;
 
+/// The key that makes the second gateway the backup of all routers.
+const LOWER_PRIORITY: &str = "/havip/node/gw2/virtual_router/default/priority";
+
 /// A LAN with a cluster, two gateways and a listener.
 pub(crate) struct Site {
     pub(crate) lan: Lan,
@@ -55,11 +58,11 @@ impl Site {
         for vrid in &vrids {
             cluster.put(&format!("/havip/virtual_router/{vrid}/vips"), &vip(vrid));
         }
-        // Two of equal priority that start together may each take some of the routers.
-        for (node, priority) in [("gw1", "200"), ("gw2", "100")] {
+        for node in ["gw1", "gw2"] {
             cluster.put(&format!("/havip/node/{node}/vrids"), &vrids.join(","));
-            cluster.put(&priority_of(node), priority);
         }
+        // Two of equal priority that start together may each take some of the routers.
+        cluster.put(LOWER_PRIORITY, "50");
         if let Some(password) = login {
             for node in ["gw1", "gw2"] {
                 let own = format!("/havip/status/{node}");
@@ -189,9 +192,10 @@ impl Site {
     pub(crate) fn agrees(&self) -> bool {
         let routers = self.cluster.dump("/havip/virtual_router/");
         self.gateways.iter().all(|(host, daemon)| {
-            let priority = priority_of(&format!("gw{}", host.number()));
             let mut wanted = routers.clone();
-            wanted.insert(priority.clone(), self.cluster.get(&priority).unwrap_or_default());
+            if host.number() == 2 {
+                wanted.insert(LOWER_PRIORITY.to_owned(), "50".to_owned());
+            }
             let Ok(body) = socket::get(&daemon.socket, "/v1/config") else { return false };
             let shown: Value = serde_json::from_slice(&body).unwrap();
             let mut values = BTreeMap::new();
@@ -222,11 +226,6 @@ impl Site {
         }
         wait("both are well", || self.check(0).1 == Some(0) && self.check(1).1 == Some(0));
     }
-}
-
-/// The key that says which of the gateways is active.
-fn priority_of(node: &str) -> String {
-    format!("/havip/node/{node}/virtual_router/default/priority")
 }
 
 pub(crate) fn vip(vrid: &str) -> String {
