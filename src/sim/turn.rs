@@ -10,7 +10,7 @@ use crate::node::kernel::{Errno, Op, Port, Verb};
 use crate::node::record::Recording;
 use crate::node::{Action, Event, Instant, Via, turn};
 use crate::wire::Family;
-use crate::wire::ip::parse_ipv4;
+use crate::wire::ip::{IPV6_HEADER, parse_ipv4};
 use crate::wire::vrrp::{RxMeta, group};
 
 /// Time from a request to the kernel to its answer.
@@ -149,9 +149,13 @@ impl World {
                 Err(reason) => panic!("machine {from} sent a packet that is none: {reason:?}"),
             },
             Family::V6 => {
-                // Without one the kernel sends nothing.
-                let Some(src) = machine.kernel.first(port.index, Family::V6) else { return };
-                (RxMeta { src, dst: group(Family::V6), ttl: 255 }, &bytes[40..])
+                // Without an address the kernel sends nothing. The header is the sender's own.
+                if machine.kernel.first(port.index, Family::V6).is_none() {
+                    return;
+                }
+                let (header, payload) = bytes.split_at(IPV6_HEADER);
+                let src: [u8; 16] = header[8..24].try_into().expect("a slice of 16 bytes");
+                (RxMeta { src: src.into(), dst: group(Family::V6), ttl: 255 }, payload)
             }
         };
         for to in 0..self.machines.len() {

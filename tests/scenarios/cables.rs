@@ -75,7 +75,7 @@ isolated! {
         capture.forget();
         // Of higher priority, so that it would take over from whom it hears, too.
         let keys = format!(
-            "vips = [\"{VIP}\"]\nadvert_interval = 0.1\npriority = 150\npreempt = false\n\
+            "vips = [\"{VIP}\"]\nadvert_interval = {INTERVAL}\npriority = 150\npreempt = false\n\
              [node.gw{}.virtual_router.51]\nlisten_first = 600",
             b.number()
         );

@@ -265,6 +265,8 @@ impl Watch {
                 Notice::AddressFailed { .. } => &[Kind::Operations, Kind::LinkGone],
                 // What this machine says does not arrive at the other, or not in time.
                 Notice::DeafLoser { .. } => &[
+                    // Over IPv6 nothing leaves without one, and it may not hear that it has none.
+                    Kind::AddressGone,
                     Kind::Bursts,
                     Kind::Corrupt,
                     Kind::Cut,
