@@ -65,6 +65,7 @@ impl Node {
         for id in changed {
             self.sync_claims(now, id, out);
         }
+        self.find_strays(now, out);
         self.evaluate_all(now, out);
         out.states_changed = true;
     }
@@ -414,6 +415,7 @@ impl Node {
         let has_new_mac = std::mem::replace(&mut entry.mac, mac) != mac && mac.is_some();
         let announces = has_new_mac && was_ready && !moved && entry.router.is_active();
         if readdressed {
+            self.watches.stale_of(index);
             entry.forget_frames();
         }
         let before = std::mem::replace(&mut entry.not_ready, why.clone());

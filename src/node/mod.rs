@@ -28,6 +28,7 @@ mod rivals;
 pub mod router;
 pub mod source;
 mod status;
+mod strays;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use overhear::Shadow;
 use ports::Ports;
 use probe::Prober;
 use router::{Effect, Input, Reason};
+use strays::Strays;
 use witness::Watches;
 
 pub use entry::{Counters, RouterId};
@@ -126,6 +128,7 @@ pub struct Node {
     prober: Prober,
     fence: Fence,
     watches: Watches,
+    strays: Strays,
     limits: BTreeMap<LimitKey, Instant>,
     flaps: Flaps,
     /// Taken out and put back by every call, so that nothing is allocated in the steady state.
@@ -162,6 +165,7 @@ impl Node {
             prober: Prober::default(),
             fence: Fence::default(),
             watches: Watches::default(),
+            strays: Strays::default(),
             limits: BTreeMap::new(),
             flaps: Flaps::default(),
             effects: Vec::new(),
@@ -203,7 +207,7 @@ impl Node {
             Event::SendFailed { index, errno, count, adverts } => {
                 self.send_failed(now, index, (errno, count), &adverts, out);
             }
-            Event::Claimed { index, ip, mac } => self.claimed(now, index, ip, mac),
+            Event::Claimed { index, ip, mac } => self.claimed(now, index, ip, mac, out),
             Event::Config(config) => match self.phase {
                 Phase::Reading | Phase::Cleaning => self.config = Some(config),
                 Phase::Running => self.apply_config(now, config, out),
@@ -456,6 +460,7 @@ impl Node {
         let router = entry.router.config().name.clone();
         let states = (before, entry.state_name());
         self.notice(now, Notice::Transition { router, states, reason }, out);
+        self.look_for_strays(now, id, out);
     }
 
     /// Puts a router's deadlines where they belong in the index. One that moves away, as a backup's

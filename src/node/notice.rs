@@ -183,6 +183,24 @@ pub enum Notice {
         /// Where the other says it is.
         theirs: Mac,
     },
+    /// A VIP of a router that is not active is on this box, and not from havip.
+    Stray {
+        /// Whose.
+        router: RouterName,
+        /// Which, with its prefix length.
+        address: Prefix,
+        /// Where.
+        interface: IfName,
+    },
+    /// Another has the address that adverts are sent from.
+    OwnAddress {
+        /// Where both are.
+        interface: IfName,
+        /// Which.
+        address: IpAddr,
+        /// The other's.
+        mac: Mac,
+    },
     /// Another active router goes on though this one has precedence.
     DeafLoser {
         /// Which.
@@ -310,7 +328,9 @@ impl Notice {
             | Self::DeafLoser { .. }
             | Self::DumpFailed { .. }
             | Self::Misconfigured { .. }
-            | Self::SendFailed { .. } => Level::Error,
+            | Self::OwnAddress { .. }
+            | Self::SendFailed { .. }
+            | Self::Stray { .. } => Level::Error,
             Self::ChecksumForms { .. }
             | Self::Differs { .. }
             | Self::Discarded { .. }
@@ -354,6 +374,10 @@ impl Notice {
             Self::HeldByOther { other, .. } => Some((62, other.prefix.ip.to_string())),
             Self::Vacated { address, .. } => Some((63, address.to_string())),
             Self::Rejoined { interface, .. } => of_interface(15, interface),
+            Self::OwnAddress { interface, .. } => of_interface(14, interface),
+            Self::Stray { router, address, interface } => {
+                Some((16, format!("{router} {address} {interface}")))
+            }
             Self::AddressFailed { .. } => Some((9, String::new())),
             Self::Overrun => Some((10, String::new())),
             Self::DumpFailed { .. } => Some((11, String::new())),
@@ -467,6 +491,12 @@ impl fmt::Display for Notice {
             Self::AddressConflict { router, address, ours, theirs } => {
                 write!(f, "({router}) {}", Conflict { address, ours: *ours, theirs: *theirs })
             }
+            Self::OwnAddress { interface, address, mac } => {
+                write!(f, "{interface}: {}", OwnAddress(address, *mac))
+            }
+            Self::Stray { router, address, interface } => {
+                write!(f, "({router}) {}", Stray { address, interface })
+            }
             Self::DeafLoser { router, src } => write!(f, "({router}) {}", DeafLoser(src)),
             Self::SendFailed { interface, errno, count } => {
                 write!(f, "{interface}: {count} packet(s) not sent: {errno}")
@@ -522,7 +552,45 @@ impl fmt::Display for Conflict<'_> {
         if let Some(ours) = ours {
             write!(f, ", which is at {ours} here")?;
         }
-        f.write_str(": two hosts have it; find that one and take it away there")
+        f.write_str(
+            ": two hosts have it; find that one and take it away there; or, if it is the other \
+             gateway, its adverts do not arrive here: look for a firewall rule that drops IP \
+             protocol 112, for rp_filter where their own addresses share no subnet, and for the \
+             same own address on both",
+        )
+    }
+}
+
+/// A VIP on a box that is not active for it, in words.
+pub(super) struct Stray<'a> {
+    pub(super) address: &'a Prefix,
+    pub(super) interface: &'a IfName,
+}
+
+impl fmt::Display for Stray<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address: Prefix { ip, len }, interface } = self;
+        write!(
+            f,
+            "{ip}/{len} is on {interface} of this box, though this router is not active, and not \
+             from havip: this box answers for it beside the active gateway; remove it: ip addr del \
+             {ip}/{len} dev {interface}"
+        )
+    }
+}
+
+/// Another who has the address that adverts are sent from, in words.
+pub(super) struct OwnAddress<'a>(pub(super) &'a IpAddr, pub(super) Mac);
+
+impl fmt::Display for OwnAddress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(address, mac) = self;
+        write!(
+            f,
+            "{mac} has {address} as well, the address that this gateway's adverts are sent from; \
+             two gateways with one address tell each other's adverts from their own only now and \
+             then: give one of them another address"
+        )
     }
 }
 

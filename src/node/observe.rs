@@ -66,20 +66,24 @@ impl Node {
             Touched::Nothing => {}
             Touched::Link(index) => {
                 let carried = before.as_ref().map(carries);
-                let now = self.links.link(index).cloned();
-                match &now {
-                    None => self.claims.link_gone(index, &self.links),
+                let after = self.links.link(index).cloned();
+                match &after {
+                    None => {
+                        self.claims.link_gone(index, &self.links);
+                        self.strays_gone(now, index, out);
+                    }
                     Some(link) if Some(carries(link)) != carried => {
                         self.claims.look_at_link(index, &self.links);
                     }
                     Some(_) => {}
                 }
-                for link in before.into_iter().chain(now) {
+                for link in before.into_iter().chain(after) {
                     self.touch(&link.name, None);
                     link.alt_names.iter().for_each(|name| self.touch(name, None));
                 }
             }
             Touched::Address(place) => {
+                self.stray_touched(now, place, out);
                 let removed = matches!(change, Change::AddressGone { .. });
                 match removed.then(|| self.claims.lost(now, place, ours, &self.links)) {
                     Some(Lost::Wanted) => self.restoring(now, &place, out),
@@ -185,6 +189,7 @@ impl Node {
             }
         }
         self.cleaned(now, out);
+        self.find_strays(now, out);
         self.evaluate_all(now, out);
     }
 

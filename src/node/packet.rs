@@ -68,9 +68,13 @@ impl Node {
             Some(mac) => self.links.has_mac(mac),
             None => entry.source == Some(meta.src),
         };
+        let is_from_us = entry.source == Some(meta.src);
         if is_own {
             entry.counters.own_packets += 1;
             return;
+        }
+        if let Some(mac) = overheard.filter(|_| is_from_us) {
+            self.twin(now, id, mac, out);
         }
         if is_unicast {
             // Whoever sends such does not hear what goes to the group. Over IPv6, keepalived sends

@@ -90,6 +90,13 @@ impl Loser {
     }
 }
 
+/// Another who has the address that adverts are sent from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Twin {
+    pub(super) mac: Mac,
+    pub(super) at: Instant,
+}
+
 /// Everything that one router knows of others who have what it has.
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
@@ -98,6 +105,10 @@ pub(super) struct Rivals {
     /// Those whose adverts named an address of this router, and since when they do not any more.
     mates: BTreeMap<IpAddr, Option<Instant>>,
     pub(super) lacking: Option<Lacking>,
+    /// A VIP that another put on this box, which is not active.
+    pub(super) stray: Option<Place>,
+    /// Who has the address that adverts are sent from.
+    pub(super) twin: Option<Twin>,
     pub(super) claim: Option<Claimed>,
     pub(super) rival: Option<Rival>,
     loser: Option<Loser>,
@@ -154,6 +165,18 @@ impl Rivals {
     /// Who advertises with less precedence and does not yield.
     pub(super) fn deaf_loser(&self, now: Instant) -> Option<IpAddr> {
         self.loser.filter(|loser| loser.is_deaf() && loser.is_heard(now)).map(|loser| loser.src)
+    }
+
+    /// Another has the address that adverts are sent from; returns whether that is news.
+    pub(super) fn has_twin(&mut self, now: Instant, mac: Mac) -> bool {
+        let known = self.shown_twin(now).is_some_and(|twin| twin.mac == mac);
+        self.twin = Some(Twin { mac, at: now });
+        !known
+    }
+
+    /// The one who has it and was heard not long ago.
+    pub(super) fn shown_twin(&self, now: Instant) -> Option<Twin> {
+        self.twin.filter(|twin| now.since(twin.at) < RIVAL_SHOWN)
     }
 
     /// Whose claim to an address is not over yet.

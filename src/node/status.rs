@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::claims::Holder;
 use super::entry::{Counters, Entry};
-use super::notice::{CannotPlace, Conflict, DeafLoser, Foreign};
+use super::notice::{CannotPlace, Conflict, DeafLoser, Foreign, OwnAddress, Stray};
 use super::rivals::{Misconfigured, Rival};
 use super::router::{State, Waiting};
 use super::{Dump, Instant, Node, Phase};
@@ -198,6 +198,7 @@ impl Node {
             ("limits", self.limits.len()),
             ("effects", self.effects.len()),
             ("places", of_entries(|entry| entry.places.len())),
+            ("VIPs on the box", self.strays.len()),
             ("peers", of_entries(|entry| entry.rivals.mates())),
             ("checksum forms", of_entries(|entry| entry.sums.len())),
             ("unfit VIPs", of_entries(|entry| entry.unfit.len())),
@@ -246,6 +247,12 @@ impl Node {
                 other.src, other.address
             )
         });
+        let stray = rivals.stray.and_then(|(index, address)| {
+            let interface = &self.links.link(index)?.name;
+            Some(Stray { address: &address, interface }.to_string())
+        });
+        let twin = rivals.shown_twin(now).zip(entry.source);
+        let twin = twin.map(|(twin, source)| OwnAddress(&source, twin.mac).to_string());
         let loser = rivals.deaf_loser(now).map(|src| DeafLoser(&src).to_string());
         let claimed = rivals.shown_rival(now).map(|Rival { address, mac, .. }| {
             let ours = entry.link.and_then(|index| self.links.link(index)?.mac);
@@ -254,6 +261,8 @@ impl Node {
         let conflicts: Vec<String> = misconfigured
             .map(tell)
             .into_iter()
+            .chain(stray)
+            .chain(twin)
             .chain(foreign)
             .chain(lacking)
             .chain(loser)

@@ -80,15 +80,22 @@ impl Node {
         }
     }
 
+    fn routers_on(&self, port: Port) -> impl Iterator<Item = RouterId> {
+        let routers = self.by_vrid.range((port, Vrid::MIN)..);
+        routers.take_while(move |((of, _), _)| *of == port).map(|(_, id)| *id)
+    }
+
     fn watch_port(&mut self, port: Port, out: &mut Actions) {
         let (mut addresses, mut vrids) = Watched::default();
         if self.ports.missing(port).is_none() {
             let places = self.claims.places_on(port.index).map(|(_, prefix)| prefix.ip);
             addresses.extend(places.filter(|ip| Family::of(ip) == port.family));
-            let routers = self.by_vrid.range((port, Vrid::MIN)..);
-            let routers = routers.take_while(|((of, _), _)| *of == port);
-            let entries = routers.filter_map(|(_, id)| self.entries.get(id));
-            vrids.extend(entries.filter_map(|entry| self.overhears(entry)).map(|(_, vrid)| vrid));
+            let entries = || self.routers_on(port).filter_map(|id| self.entries.get(&id));
+            // An address of this box's own may be another's as well.
+            addresses.extend(entries().filter_map(|entry| entry.source));
+            addresses.sort_unstable();
+            addresses.dedup();
+            vrids.extend(entries().filter_map(|entry| self.overhears(entry)).map(|(_, vrid)| vrid));
         }
         let wanted = (addresses, vrids);
         let watched = &mut self.watches.watched;
@@ -106,12 +113,21 @@ impl Node {
     }
 
     /// Someone says that `ip` is at `mac`.
-    pub(super) fn claimed(&mut self, now: Instant, index: IfIndex, ip: IpAddr, mac: Mac) {
+    pub(super) fn claimed(
+        &mut self,
+        now: Instant,
+        index: IfIndex,
+        ip: IpAddr,
+        mac: Mac,
+        out: &mut Actions,
+    ) {
         // A frame of ours that came back.
         if self.links.has_mac(mac) {
             return;
         }
-        let Some((id, place)) = self.holder_of(index, ip) else { return };
+        let Some((id, place)) = self.holder_of(index, ip) else {
+            return self.own_claimed(now, index, ip, mac, out);
+        };
         self.shadowed(id, Shadow::Claimed);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let interval = entry.router.config().advert_interval.duration();
@@ -124,6 +140,35 @@ impl Node {
         let judge_at = now + interval.min(INTERVAL_MAX) + JUDGE_AFTER;
         entry.rivals.claim = Some(Claimed { place, mac, judge_at });
         self.retime(id);
+    }
+
+    /// Someone says that an address from which adverts are sent is at `mac`.
+    fn own_claimed(
+        &mut self,
+        now: Instant,
+        index: IfIndex,
+        ip: IpAddr,
+        mac: Mac,
+        out: &mut Actions,
+    ) {
+        let port = Port { index, family: Family::of(&ip) };
+        for id in self.routers_on(port).collect::<Vec<_>>() {
+            if self.entries.get(&id).is_some_and(|entry| entry.source == Some(ip)) {
+                // His adverts would come from it as well.
+                self.shadowed(id, Shadow::Claimed);
+                self.twin(now, id, mac, out);
+            }
+        }
+    }
+
+    /// Another has the address that this router's adverts are sent from.
+    pub(super) fn twin(&mut self, now: Instant, id: RouterId, mac: Mac, out: &mut Actions) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(address) = entry.source else { return };
+        if entry.rivals.has_twin(now, mac) {
+            let interface = entry.router.config().interface.clone();
+            self.notice(now, Notice::OwnAddress { interface, address, mac }, out);
+        }
     }
 
     /// The active router that has a VIP on this link, and its place.
@@ -296,6 +341,29 @@ mod tests {
     }
 
     #[test]
+    fn another_who_has_the_address_that_adverts_come_from_is_named() {
+        let mut bench = Bench::new(vec![router(51), router(52)]);
+        bench.timeout();
+        hear(&mut bench, [10, 0, 0, 201], THEIRS);
+        let said = |bench: &Bench| {
+            let own = |notice: &&Notice| matches!(notice, Notice::OwnAddress { .. });
+            bench.actions.notices.iter().filter(own).count()
+        };
+        assert_eq!(said(&bench), 1, "once for all routers of the interface");
+        hear(&mut bench, [10, 0, 0, 201], THEIRS);
+        assert_eq!(said(&bench), 0);
+        for router in bench.node.status(bench.now).routers {
+            let conflict = router.conflict.unwrap();
+            assert!(conflict.contains("10.0.0.201") && conflict.contains("02:00:00:00:00:09"));
+        }
+        bench.pass(Duration::from_secs(91));
+        let all = bench.node.status(bench.now).routers;
+        assert!(all.iter().all(|router| router.conflict.is_none()));
+        hear(&mut bench, [10, 0, 0, 201], Mac([2, 0, 0, 0, 0, 1]));
+        assert_eq!(said(&bench), 0, "our own");
+    }
+
+    #[test]
     fn sockets_are_told_what_is_active_and_only_when_that_changes() {
         let mut bench = Bench::new(vec![router(51), router(52)]);
         let mut told = Vec::new();
@@ -309,18 +377,18 @@ mod tests {
             }
             bench.settle();
         }
-        assert_eq!(told, [IpAddr::from([10, 0, 0, 51]), [10, 0, 0, 52].into()]);
+        assert_eq!(told, [51, 52, 201].map(|last| IpAddr::from([10, 0, 0, last])));
         assert!(changes <= 2, "{changes}");
         bench.configure(vec![router(52)]);
         bench.timeout();
         let [Action::Watch { addresses, .. }] = watched(&bench)[..] else { panic!("not told") };
-        assert_eq!(*addresses, [IpAddr::from([10, 0, 0, 52])]);
+        assert_eq!(*addresses, [52, 201].map(|last| IpAddr::from([10, 0, 0, last])));
         let more = Router { vips: vec![vip(52), vip(53)], ..router(52) };
         bench.configure(vec![more.clone()]);
         bench.timeout();
         bench.configure(vec![Router { vips: vec![vip(53)], ..more }]);
         bench.timeout();
         let [Action::Watch { addresses, .. }] = watched(&bench)[..] else { panic!("not told") };
-        assert_eq!(*addresses, [IpAddr::from([10, 0, 0, 53])]);
+        assert_eq!(*addresses, [53, 201].map(|last| IpAddr::from([10, 0, 0, last])));
     }
 }

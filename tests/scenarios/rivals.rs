@@ -138,3 +138,115 @@ isolated! {
         }
     }
 }
+
+isolated! {
+    fn a_vip_left_on_a_backup_is_named_by_both_and_so_is_the_command_that_removes_it() {
+        let mut lan = Lan::new();
+        let Pair { a, b, first, second, .. } = Pair::start(&mut lan, "");
+        let ip = |host: &Host, arguments: &str| {
+            let run = || Command::new("ip").args(arguments.split(' ')).status().unwrap().success();
+            assert!(host.within(run), "ip {arguments}");
+        };
+        for (length, interface) in [(24, "eth0"), (32, "eth0"), (32, "lo")] {
+            let (address, device) = (format!("{VIP}/{length}"), format!("dev {interface}"));
+            ip(&b, &format!("addr add {address} {device}"));
+            let command = format!("ip addr del {address} {device}");
+            wait("the backup names it", || check(&second).1.contains(&command));
+            assert_eq!(check(&second).0, Some(4));
+            assert!(second.log().contains(&command), "{}", second.log());
+            if interface == "eth0" {
+                // Whatever it asks the LAN, it asks from the VIP now.
+                let says = || {
+                    let socket = std::net::UdpSocket::bind((VIP, 0)).unwrap();
+                    // Nobody is there: each packet is a question who is.
+                    let _ = socket.send_to(b"?", "192.0.2.250:9");
+                };
+                wait("the active gateway names it", || {
+                    b.within(says);
+                    check(&first).1.contains("two hosts have it")
+                });
+                assert!(check(&first).1.contains(&b.mac().to_string()));
+            }
+            ip(&b, &command["ip ".len()..]);
+            wait("the backup is well", || check(&second) == (Some(0), String::new()));
+        }
+        assert!(a.has(VIP) && !b.has(VIP));
+        assert_eq!((first.state(), second.state()), ("active".into(), "backup".into()));
+    }
+}
+
+isolated! {
+    fn gateways_of_different_subnets_behind_rp_filter_are_told_where_to_look() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        b.within(|| {
+            let moved = "ip addr flush dev eth0 && ip addr add 198.51.100.2/24 dev eth0";
+            assert!(Command::new("sh").args(["-c", moved]).status().unwrap().success());
+        });
+        for host in [&a, &b] {
+            host.within(|| {
+                for which in ["all", "eth0"] {
+                    std::fs::write(format!("/proc/sys/net/ipv4/conf/{which}/rp_filter"), "1").unwrap();
+                }
+            });
+        }
+        let (first, second) = (start(&a, 150, ""), start(&b, 100, ""));
+        for daemon in [&first, &second] {
+            daemon.wait_for("active");
+            wait("it is told", || check(daemon).1.contains("rp_filter"));
+            assert_eq!(check(daemon).0, Some(4));
+        }
+    }
+}
+
+isolated! {
+    fn a_firewall_that_lets_nothing_in_is_named_by_the_one_that_is_not_heard() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let first = start(&a, 150, "");
+        first.wait_for("active");
+        nft(&b, &[
+            "add table ip deaf",
+            "add chain ip deaf in { type filter hook input priority 0 ; }",
+            "add rule ip deaf in ip protocol 112 drop",
+        ]);
+        let second = start(&b, 100, "");
+        second.wait_for("active");
+        wait("the one with precedence says so", || {
+            let (code, text) = check(&first);
+            code == Some(4) && text.contains("192.0.2.2 is active as well")
+        });
+        wait("the other hears its announcements", || check(&second).1.contains("protocol 112"));
+        nft(&b, &["delete table ip deaf"]);
+        second.wait_for("backup");
+        wait("both are well", || {
+            [&first, &second].iter().all(|daemon| check(daemon) == (Some(0), String::new()))
+        });
+    }
+}
+
+isolated! {
+    fn two_gateways_with_one_own_address_are_told_so_with_the_other_s_mac() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        b.within(|| {
+            let moved = "ip addr flush dev eth0 && ip addr add 192.0.2.1/24 dev eth0";
+            assert!(Command::new("sh").args(["-c", moved]).status().unwrap().success());
+        });
+        let first = start(&a, 150, "");
+        first.wait_for("active");
+        let second = start(&b, 100, "");
+        wait("the backup names the other", || {
+            let (code, text) = check(&second);
+            code == Some(4) && text.contains(&a.mac().to_string()) && text.contains("192.0.2.1 as")
+        });
+        wait("the active one names the backup", || {
+            // What it asks the LAN comes from the address.
+            b.within(|| {
+                let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
+                let _ = socket.send_to(b"?", "192.0.2.250:9");
+            });
+            check(&first).1.contains(&b.mac().to_string())
+        });
+    }
+}

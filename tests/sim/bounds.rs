@@ -82,6 +82,7 @@ impl Bounds {
                 "effects" => 0,
                 // Each VRID of a port.
                 "VRIDs looked at" => 255 * routers.min(sockets),
+                "VIPs on the box" => addresses,
                 "checksum forms" | "peers" => PEERS_MAX * routers,
                 // An advert and a farewell, in both forms.
                 "packets kept" => 4 * routers,
@@ -112,8 +113,9 @@ impl Bounds {
                 | "announcements"
                 | "probed"
                 | "probes"
-                | "links with announcements"
-                | "watched addresses" => vips,
+                | "links with announcements" => vips,
+                // VIPs, and what adverts are sent from.
+                "watched addresses" => vips + routers,
                 "held back" | "doubtful" => 2 * (vips + addresses),
                 "ways open" => vips,
                 "ways shut" => addresses,

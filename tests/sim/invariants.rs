@@ -275,6 +275,8 @@ impl Watch {
                     Kind::Reorder,
                     Kind::SendsFail,
                 ],
+                // Somebody puts a VIP there.
+                Notice::Stray { .. } => &[Kind::Squat],
                 Notice::DumpFailed { .. } => &[Kind::DumpsFail],
                 Notice::SendFailed { .. } => &[Kind::SendsFail],
                 Notice::Misconfigured { .. } => &[
