@@ -251,3 +251,39 @@ beside_each! {
         wait("nobody else is there: it takes over", || a.has("192.0.2.100"));
     }
 }
+
+/// A keepalived that has our VIP under another VRID than ours is not taken over, in whatever version
+/// and with whatever password it speaks.
+fn under_another_vrid(peer: &'static str) {
+    if !has(peer, "interop") {
+        return;
+    }
+    for (at, (ours, theirs)) in
+        [(V3, V3), (V6, V6), (V2, V2), (V3, V2), (V3, V2_PASS), (V2, V3)].into_iter().enumerate()
+    {
+        let mut lan = Lan::named(&format!("br{}", at + 10));
+        let (a, b) = (lan.host(), lan.host());
+        let _keepalived =
+            Keepalived::start(peer, &b, &format!("  priority 50\n{}", theirs.keepalived));
+        wait("keepalived has the VIP", || b.has(theirs.vip));
+        let daemon = a.daemon(&a.router("52", &format!("{}\npriority = 200", ours.havip)));
+        let held_back = || {
+            let status = daemon.status();
+            let why = status["vrrp"]["routers"][0]["held_back"].as_str();
+            why.is_some_and(|why| why.contains("under VRID 51") && why.contains("52 here"))
+        };
+        wait("it holds back", held_back);
+        let port = |name: &str| daemon.status()["vrrp"]["ports"][0][name].as_u64().unwrap();
+        let heard = port("unknown_vrid");
+        wait("many adverts pass", || port("unknown_vrid") > heard + 4);
+        assert!(held_back() && !a.has(ours.vip) && daemon.state() == "backup");
+    }
+}
+
+beside_each! {
+    isolated fn a_keepalived_that_has_our_vip_under_another_vrid_is_named_and_not_taken_over(
+        peer: &'static str
+    ) {
+        under_another_vrid(peer)
+    }
+}

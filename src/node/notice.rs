@@ -191,6 +191,8 @@ pub enum Notice {
         address: Prefix,
         /// Where.
         interface: IfName,
+        /// Whether this router's adverts are sent from it.
+        is_own: bool,
     },
     /// Another has the address that adverts are sent from.
     OwnAddress {
@@ -375,7 +377,7 @@ impl Notice {
             Self::Vacated { address, .. } => Some((63, address.to_string())),
             Self::Rejoined { interface, .. } => of_interface(15, interface),
             Self::OwnAddress { interface, .. } => of_interface(14, interface),
-            Self::Stray { router, address, interface } => {
+            Self::Stray { router, address, interface, .. } => {
                 Some((16, format!("{router} {address} {interface}")))
             }
             Self::AddressFailed { .. } => Some((9, String::new())),
@@ -494,8 +496,8 @@ impl fmt::Display for Notice {
             Self::OwnAddress { interface, address, mac } => {
                 write!(f, "{interface}: {}", OwnAddress(address, *mac))
             }
-            Self::Stray { router, address, interface } => {
-                write!(f, "({router}) {}", Stray { address, interface })
+            Self::Stray { router, address, interface, is_own } => {
+                write!(f, "({router}) {}", Stray { address, interface, is_own: *is_own })
             }
             Self::DeafLoser { router, src } => write!(f, "({router}) {}", DeafLoser(src)),
             Self::SendFailed { interface, errno, count } => {
@@ -565,11 +567,20 @@ impl fmt::Display for Conflict<'_> {
 pub(super) struct Stray<'a> {
     pub(super) address: &'a Prefix,
     pub(super) interface: &'a IfName,
+    pub(super) is_own: bool,
 }
 
 impl fmt::Display for Stray<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address: Prefix { ip, len }, interface } = self;
+        let Self { address: Prefix { ip, len }, interface, is_own } = self;
+        if *is_own {
+            return write!(
+                f,
+                "{ip}/{len} is a VIP of this router and this box's own address on {interface}: this \
+                 box answers for it beside the active gateway; give the router priority 255 here \
+                 (it owns the address then, RFC 9568), or another VIP on all gateways"
+            );
+        }
         write!(
             f,
             "{ip}/{len} is on {interface} of this box, though this router is not active, and not \

@@ -63,7 +63,12 @@ impl Node {
             self.claims.told((address.index, address.prefix));
         }
         match touched {
-            Touched::Nothing => {}
+            // One of ours that is known to be gone since its removal was acknowledged.
+            Touched::Nothing => {
+                if let Change::AddressGone { index, prefix } = change {
+                    self.stray_touched(now, (index, prefix), out);
+                }
+            }
             Touched::Link(index) => {
                 let carried = before.as_ref().map(carries);
                 let after = self.links.link(index).cloned();

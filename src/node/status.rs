@@ -249,7 +249,8 @@ impl Node {
         });
         let stray = rivals.stray.and_then(|(index, address)| {
             let interface = &self.links.link(index)?.name;
-            Some(Stray { address: &address, interface }.to_string())
+            let is_own = entry.source == Some(address.ip);
+            Some(Stray { address: &address, interface, is_own }.to_string())
         });
         let twin = rivals.shown_twin(now).zip(entry.source);
         let twin = twin.map(|(twin, source)| OwnAddress(&source, twin.mac).to_string());

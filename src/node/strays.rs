@@ -83,13 +83,14 @@ impl Node {
             |place: &&Place| self.links.address(place).is_some_and(|a| !self.claims.is_ours(a));
         let vips = config.vips.iter().chain(&config.vips_excluded).filter(|_| !may_have);
         let stray = vips.flat_map(|vip| self.strays.places(vip.ip)).find(is_another_s).copied();
-        let router = config.name.clone();
+        let (router, source) = (config.name.clone(), entry.source);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let before = std::mem::replace(&mut entry.rivals.stray, stray);
         let Some(place) = stray.filter(|_| stray != before) else { return };
         let Some(link) = self.links.link(place.0) else { return };
         let interface = link.name.clone();
-        self.notice(now, Notice::Stray { router, address: place.1, interface }, out);
+        let is_own = source == Some(place.1.ip);
+        self.notice(now, Notice::Stray { router, address: place.1, interface, is_own }, out);
     }
 }
 
@@ -166,6 +167,14 @@ mod tests {
         assert_eq!(bench.router().conflict, None, "no VIP any more");
         bench.configure(vec![router(51)]);
         assert!(bench.router().conflict.is_some());
+    }
+
+    #[test]
+    fn the_address_that_adverts_come_from_is_not_to_be_removed() {
+        let vips = vec![Prefix::host([10, 0, 0, 201].into())];
+        let bench = Bench::new(vec![Router { vips, ..router(51) }]);
+        let conflict = bench.router().conflict.unwrap();
+        assert!(conflict.contains("priority 255") && !conflict.contains("ip addr del"));
     }
 
     #[test]

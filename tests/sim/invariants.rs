@@ -276,7 +276,7 @@ impl Watch {
                     Kind::SendsFail,
                 ],
                 // Somebody puts a VIP there.
-                Notice::Stray { .. } => &[Kind::Squat],
+                Notice::Stray { .. } => &[Kind::Others, Kind::Squat],
                 Notice::DumpFailed { .. } => &[Kind::DumpsFail],
                 Notice::SendFailed { .. } => &[Kind::SendsFail],
                 Notice::Misconfigured { .. } => &[
