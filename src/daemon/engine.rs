@@ -434,7 +434,10 @@ impl Engine {
             let rest = frames.clone().skip(at).map(|(.., frame)| frame);
             let (sent, errno) = match via {
                 Via::Vrrp(_) => sockets.vrrp.send_batch(rest),
-                Via::Ethernet(_) => sockets.packet.send_batch(rest),
+                Via::Ethernet(index) => {
+                    let own = sockets.witness.send_batch(rest.clone());
+                    own.unwrap_or_else(|| sockets.frames.send_batch(index, rest))
+                }
             };
             if errno.is_none() {
                 break;

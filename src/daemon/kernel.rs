@@ -50,8 +50,9 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) vrrp: VrrpSocket,
-    pub(super) packet: PacketSocket,
     pub(super) witness: Arc<Witness>,
+    /// Sends frames where the witness does not: one for all interfaces.
+    pub(super) frames: Arc<PacketSocket>,
 }
 
 /// Works until the engine is gone.
@@ -65,6 +66,7 @@ pub(super) fn run(
 ) {
     let mut queue = VecDeque::new();
     let mut groups = Groups::default();
+    let mut frames = None;
     loop {
         queue.extend(jobs.try_iter());
         let Some(job) = queue.pop_front() else {
@@ -101,7 +103,9 @@ pub(super) fn run(
                 }
                 Answer::Applied(results)
             }
-            Job::Open(port) => Answer::Opened(port, open(port).map_err(|error| errno(&error))),
+            Job::Open(port) => {
+                Answer::Opened(port, open(port, &mut frames).map_err(|error| errno(&error)))
+            }
             Job::Join(membership, anew) => {
                 let port = membership.port();
                 let lost = !anew && !groups.has(port);
@@ -134,9 +138,13 @@ pub(super) fn run(
     }
 }
 
-fn open(port: Port) -> io::Result<Box<Sockets>> {
+/// `shared` is the socket that sends frames for all interfaces, opened with the first.
+fn open(port: Port, shared: &mut Option<Arc<PacketSocket>>) -> io::Result<Box<Sockets>> {
+    let frames = match shared {
+        Some(frames) => Arc::clone(frames),
+        None => Arc::clone(shared.insert(Arc::new(PacketSocket::open()?))),
+    };
     let vrrp = VrrpSocket::open(port)?;
-    let packet = PacketSocket::open(port.index)?;
     let witness = Arc::new(Witness::open(port)?);
-    Ok(Box::new(Sockets { vrrp, packet, witness }))
+    Ok(Box::new(Sockets { vrrp, witness, frames }))
 }

@@ -154,8 +154,8 @@ pub(super) unsafe fn bind<T>(fd: BorrowedFd<'_>, address: &T) -> io::Result<()> 
 /// Where [`send_batch`] sends to.
 #[derive(Clone, Copy)]
 pub(super) enum Target {
-    /// Where the socket is bound to.
-    Bound,
+    /// An interface.
+    Link(libc::sockaddr_ll),
     /// An IPv4 address.
     V4(libc::sockaddr_in),
     /// An IPv6 address.
@@ -164,9 +164,9 @@ pub(super) enum Target {
 
 impl Target {
     fn raw(&mut self) -> (*mut libc::c_void, libc::socklen_t) {
-        // Both lengths are far below the smallest socklen_t.
+        // All lengths are far below the smallest socklen_t.
         match self {
-            Self::Bound => (ptr::null_mut(), 0),
+            Self::Link(a) => (ptr::from_mut(a).cast(), size_of::<libc::sockaddr_ll>() as _),
             Self::V4(a) => (ptr::from_mut(a).cast(), size_of::<libc::sockaddr_in>() as _),
             Self::V6(a) => (ptr::from_mut(a).cast(), size_of::<libc::sockaddr_in6>() as _),
         }

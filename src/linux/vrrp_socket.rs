@@ -24,13 +24,14 @@ pub(super) const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x
 /// Bytes that the kernel may keep for us, counted with its own overhead: some hundred adverts.
 const RECEIVE_BUFFER: libc::c_int = 512 * 1024;
 
-/// Two raw sockets: one that hears adverts to the group, and to this box, on its interface alone, one that sends
-/// complete IP packets there and never hears anything.
+/// A raw socket that hears adverts to the group, and to this box, on its interface alone, and sends
+/// complete IP packets to the group there.
 #[derive(Debug)]
 pub struct VrrpSocket {
     port: Port,
-    receive: Arc<OwnedFd>,
-    send: OwnedFd,
+    socket: Arc<OwnedFd>,
+    /// Where the kernel cannot send complete IPv6 packets through the other (before 4.15).
+    send: Option<OwnedFd>,
     target: TargetOf,
 }
 
@@ -75,7 +76,7 @@ enum TargetOf {
 }
 
 impl VrrpSocket {
-    /// Opens both in the calling thread's network namespace and joins the group. Takes the kernel's
+    /// Opens it in the calling thread's network namespace and joins the group. Takes the kernel's
     /// RTNL lock, so not for a thread that must be on time.
     ///
     /// # Errors
@@ -87,14 +88,19 @@ impl VrrpSocket {
             Family::V4 => TargetOf::V4,
             Family::V6 => TargetOf::V6 { scope: port.index },
         };
-        let receive = Arc::new(open_receive(port)?);
-        Ok(Self { port, receive, send: open_send(port)?, target })
+        let socket = Arc::new(open_receive(port)?);
+        let send = match set_up_to_send(socket.as_fd(), port) {
+            Ok(()) => None,
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Some(open_send(port)?),
+            Err(error) => return Err(step("preparing the socket to send")(error)),
+        };
+        Ok(Self { port, socket, send, target })
     }
 
     /// Its membership of the group, to be renewed by a thread that may wait.
     #[must_use]
     pub fn membership(&self) -> Membership {
-        Membership { port: self.port, socket: Arc::clone(&self.receive) }
+        Membership { port: self.port, socket: Arc::clone(&self.socket) }
     }
 
     /// Its interface and family.
@@ -108,7 +114,7 @@ impl VrrpSocket {
     /// # Errors
     /// What recvmmsg(2) gives other than EAGAIN and EINTR, ENETDOWN among them.
     pub fn recv_batch(&self, batch: &mut RecvBatch) -> io::Result<usize> {
-        batch.fill(self.receive.as_fd(), self.port.family)
+        batch.fill(self.socket.as_fd(), self.port.family)
     }
 
     /// Sends the first [`MAX_SEND`](super::MAX_SEND) of `packets`, complete IP packets, to the group
@@ -119,14 +125,15 @@ impl VrrpSocket {
         &self,
         packets: impl IntoIterator<Item = &'a P>,
     ) -> (usize, Option<Errno>) {
-        sys::send_batch(self.send.as_fd(), packets, self.target.address())
+        let fd = self.send.as_ref().map_or_else(|| self.socket.as_fd(), AsFd::as_fd);
+        sys::send_batch(fd, packets, self.target.address())
     }
 }
 
 impl AsFd for VrrpSocket {
-    /// The receiving one, to wait for.
+    /// What receives, to wait for.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.receive.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -189,6 +196,27 @@ fn open_receive(port: Port) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Lets the socket that receives send complete IP packets as well.
+fn set_up_to_send(fd: BorrowedFd<'_>, port: Port) -> io::Result<()> {
+    /// IPV6_HDRINCL.
+    const V6_HEADER_INCLUDED: libc::c_int = 36;
+    match port.family {
+        Family::V4 => sys::set_int(fd, libc::IPPROTO_IP, libc::IP_HDRINCL, 1)?,
+        Family::V6 => sys::set_int(fd, libc::IPPROTO_IPV6, V6_HEADER_INCLUDED, 1)?,
+    }
+    sys::set_send_options(fd)?;
+    without_loop(fd, port.family)?;
+    choose_interface(fd, port)
+}
+
+/// What is sent to a group is not heard by this box itself.
+fn without_loop(fd: BorrowedFd<'_>, family: Family) -> io::Result<()> {
+    match family {
+        Family::V4 => sys::set_int(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 0),
+        Family::V6 => sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0),
+    }
+}
+
 fn open_send(port: Port) -> io::Result<OwnedFd> {
     let socket = open_unbound(port.family)?;
     let fd = socket.as_fd();
@@ -209,12 +237,7 @@ fn open_unbound(family: Family) -> io::Result<OwnedFd> {
     sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 0)
         .map_err(step("setting the receive buffer"))?;
     sys::set_send_options(fd).map_err(step("setting the send buffer and priority"))?;
-    match family {
-        Family::V4 => sys::set_int(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 0)
-            .map_err(step("setting IP_MULTICAST_LOOP"))?,
-        Family::V6 => sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0)
-            .map_err(step("setting IPV6_MULTICAST_LOOP"))?,
-    }
+    without_loop(fd, family).map_err(step("keeping what is sent from being heard here"))?;
     Ok(socket)
 }
 

@@ -4,14 +4,13 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::bpf::{self, DROP_ALL, JUMP, JUMP_IF, LOAD, LOAD_BYTE, NETWORK, RETURN, instruction};
-use super::sys;
-use crate::node::kernel::Port;
+use super::{packet_socket, sys};
+use crate::node::kernel::{Errno, Port};
 use crate::wire::vrrp::{PROTOCOL, Vrid};
 use crate::wire::{Family, IfIndex, Mac, arp, ip, ndp};
 
@@ -33,7 +32,7 @@ const ALL: u16 = 0x0003;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// For ARP, or for neighbour advertisements, of one interface. It hears nothing but what it was
+/// For ARP, or for neighbour advertisements, of one interface; over IPv4 it sends frames as well. It hears nothing but what it was
 /// told to watch: however busy the LAN is, nobody is woken for others'.
 #[derive(Debug)]
 pub struct Witness {
@@ -67,6 +66,7 @@ impl Witness {
                 // Older kernels make a copy of each packet that is sent, for the filter to drop.
                 let _ = sys::set_int(socket.as_fd(), SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
                 bind(socket.as_fd(), arp::ETHERTYPE, port.index)?;
+                sys::set_send_options(socket.as_fd())?;
                 socket
             }
             Family::V6 => {
@@ -115,6 +115,16 @@ impl Witness {
         }
     }
 
+    /// Sends as [`PacketSocket::send_batch`](super::PacketSocket::send_batch) does, if it is one for
+    /// IPv4; `None`: it cannot.
+    pub fn send_batch<'a, P: AsRef<[u8]> + ?Sized + 'a>(
+        &self,
+        frames: impl IntoIterator<Item = &'a P>,
+    ) -> Option<(usize, Option<Errno>)> {
+        let is_packet_socket = self.port.family == Family::V4;
+        is_packet_socket.then(|| packet_socket::send(self.file.as_fd(), self.port.index, frames))
+    }
+
     /// What the next message says, without waiting; `Some(None)` for a message that says nothing
     /// of that kind, `None` when none is left.
     pub fn read(&self) -> Option<Option<Heard>> {
@@ -137,11 +147,7 @@ impl AsFd for Witness {
 
 /// Binds a packet socket to an interface and an EtherType, also one that is bound already.
 fn bind(fd: BorrowedFd<'_>, protocol: u16, index: IfIndex) -> io::Result<()> {
-    // SAFETY: a C structure of integers, for which all zeroes hold.
-    let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
-    address.sll_family = libc::AF_PACKET as libc::c_ushort;
-    address.sll_protocol = protocol.to_be();
-    address.sll_ifindex = sys::signed(index)?;
+    let address = packet_socket::address(protocol, index)?;
     // SAFETY: a sockaddr_ll for a packet socket.
     unsafe { sys::bind(fd, &address) }
 }

@@ -10,7 +10,7 @@ use havip::linux::netlink::Requests;
 use havip::linux::{PacketSocket, clock, rt};
 use havip::node::Instant;
 use havip::wire::checksum::Sum;
-use havip::wire::{Mac, arp, ip, ndp};
+use havip::wire::{IfIndex, Mac, arp, ip, ndp};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Host;
@@ -30,16 +30,17 @@ pub struct Answer {
 
 pub struct Asker {
     socket: PacketSocket,
+    index: IfIndex,
     mac: Mac,
     heard: Arc<Mutex<Vec<Answer>>>,
 }
 
 impl Asker {
     pub fn on(host: &Host) -> Self {
-        let (socket, mut listener) = host.within(|| {
+        let (index, socket, mut listener) = host.within(|| {
             let index = super::index_of(&mut Requests::open().unwrap(), "eth0");
             let listener = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL)));
-            (PacketSocket::open(index).unwrap(), listener.unwrap())
+            (index, PacketSocket::open().unwrap(), listener.unwrap())
         });
         let mac = host.mac();
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -54,7 +55,7 @@ impl Asker {
                 }
             }
         });
-        Self { socket, mac, heard }
+        Self { socket, index, mac, heard }
     }
 
     /// Asks the one with this MAC for an address; nobody else hears it.
@@ -87,7 +88,7 @@ impl Asker {
             }
         }
         // A port that is down says so by the missing answer.
-        let _ = self.socket.send_batch(&[frame]);
+        let _ = self.socket.send_batch(self.index, &[frame]);
     }
 
     /// Every answer since the beginning.

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use havip::linux::netlink::{Notifications, Requests};
 use havip::linux::{
-    Heard, MAX_SEND, PacketSocket, Received, RecvBatch, VrrpSocket, Witness, clock, wait_readable,
+    AnySender, Heard, MAX_SEND, PacketSocket, Received, RecvBatch, VrrpSocket, Witness, clock,
+    wait_readable,
 };
 use havip::node::kernel::{Change, Errno, Port};
 use havip::wire::vrrp::{RxMeta, Vrid};
@@ -132,7 +133,7 @@ isolated!(
     fn a_packet_for_the_group_or_for_the_host_is_heard_and_one_for_another_group_is_not() {
         let wire = Wire::new();
         let (near, _) = wire.sockets(Family::V4);
-        let socket = wire.away(|| PacketSocket::open(wire.far.index)).unwrap();
+        let socket = wire.away(PacketSocket::open).unwrap();
         let frame = |mac: [u8; 6], destination: [u8; 4], mark: u8| {
             let mut packet = packet(ip("10.9.0.2"), &[mark; 8]);
             packet[16..20].copy_from_slice(&destination);
@@ -151,7 +152,7 @@ isolated!(
             frame([1, 0, 0x5e, 0, 0, 1], [224, 0, 0, 1], 2),
             frame([1, 0, 0x5e, 0, 0, 18], [224, 0, 0, 18], 3),
         ];
-        assert_eq!(socket.send_batch(&frames), (3, None));
+        assert_eq!(socket.send_batch(wire.far.index, &frames), (3, None));
         let mut marks = Vec::new();
         receive(&near, 2, |received| marks.push(received.bytes[20]));
         assert_eq!(marks, [1, 3]);
@@ -169,7 +170,7 @@ isolated!(
             frame([0x33, 0x33, 0, 0, 0, 1], "ff02::1", 2),
             frame([0x33, 0x33, 0, 0, 0, 0x12], "ff02::12", 3),
         ];
-        assert_eq!(socket.send_batch(&frames), (3, None));
+        assert_eq!(socket.send_batch(wire.far.index, &frames), (3, None));
         let mut heard = Vec::new();
         receive(&near, 2, |received| {
             heard.push((received.bytes[0], received.meta.unwrap().dst));
@@ -204,14 +205,14 @@ isolated!(
         let (near, far) = wire.sockets(Family::V4);
         let port = Port { index: wire.near.index, family: Family::V4 };
         let witness = Witness::open(port).unwrap();
-        let frames = wire.away(|| PacketSocket::open(wire.far.index)).unwrap();
+        let frames = wire.away(PacketSocket::open).unwrap();
         let mac = wire.far.mac.unwrap();
         let watched = [ip("10.9.0.99")];
         let mark = |witness: &Witness| {
             let IpAddr::V4(last) = watched[0] else { unreachable!("it is one") };
             let mut claim = Vec::new();
             arp::gratuitous(mac, last, &mut claim);
-            assert_eq!(frames.send_batch(&[claim]), (1, None));
+            assert_eq!(frames.send_batch(wire.far.index, &[claim]), (1, None));
             heard_until(witness, "10.9.0.99")
         };
         // As the other end's own, and as ours.
@@ -266,7 +267,7 @@ isolated!(
         let wire = Wire::new();
         let port = Port { index: wire.near.index, family: Family::V4 };
         let witness = Witness::open(port).unwrap();
-        let frames = wire.away(|| PacketSocket::open(wire.far.index)).unwrap();
+        let frames = wire.away(PacketSocket::open).unwrap();
         let mac = wire.far.mac.unwrap();
         let arp = |last: u8| {
             let mut frame = Vec::new();
@@ -290,7 +291,7 @@ isolated!(
                 tagged(&arp(52), 0),
                 arp(59),
             ];
-            assert_eq!(frames.send_batch(&sent), (4, None));
+            assert_eq!(frames.send_batch(wire.far.index, &sent), (4, None));
             let heard = heard_until(&witness, "10.9.0.59");
             assert_eq!(heard, [Heard::Claim(ip("10.9.0.52"), mac)], "{vrids:?}");
         }
@@ -305,6 +306,7 @@ isolated!(
             (Family::V6, ip("fe80::2"), 6, "/proc/thread-self/net/raw6"),
         ] {
             let (near, far) = wire.sockets(family);
+            let _unbound = AnySender::open().unwrap();
             // Protocol 255 is what a socket of IPPROTO_RAW hears.
             let mut packets = vec![packet(source, &[7; 8]); 32];
             packets[..16].iter_mut().for_each(|packet| packet[protocol_at] = 255);
@@ -321,7 +323,7 @@ isolated!(
             queues.sort_unstable();
             assert_eq!(queues, [("0070", true), ("00FF", false)], "{table}");
         }
-        let _quiet = PacketSocket::open(wire.near.index).unwrap();
+        let _quiet = PacketSocket::open().unwrap();
         let table = fs::read_to_string("/proc/thread-self/net/packet").unwrap();
         let fields: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         // Proto and Rmem.
@@ -333,7 +335,7 @@ isolated!(
     fn a_gratuitous_arp_teaches_the_other_end() {
         let wire = Wire::new();
         wire.away(|| fs::write("/proc/sys/net/ipv4/conf/far/arp_accept", "1")).unwrap();
-        let socket = PacketSocket::open(wire.near.index).unwrap();
+        let socket = PacketSocket::open().unwrap();
         let Mac(mac) = wire.near.mac.unwrap();
         let mut frame = vec![0xff; 6];
         frame.extend(mac);
@@ -342,7 +344,7 @@ isolated!(
         frame.extend([10, 9, 0, 77]);
         frame.extend([0; 6]);
         frame.extend([10, 9, 0, 77]);
-        assert_eq!(socket.send_batch(&[frame]), (1, None));
+        assert_eq!(socket.send_batch(wire.near.index, &[frame]), (1, None));
         let learned = wire.away(|| {
             // The frame is worked on at the other end in its own time.
             let end = clock::now() + LIMIT;
@@ -367,7 +369,7 @@ isolated!(
         let old = wire.near.index;
         let open = |family| VrrpSocket::open(Port { index: old, family });
         let sockets = [Family::V4, Family::V6].map(|family| open(family).unwrap());
-        let frames = PacketSocket::open(old).unwrap();
+        let frames = PacketSocket::open().unwrap();
         requests.delete_link(old).unwrap();
         changes_until(&mut notifications, |c| c.contains(&Change::LinkGone(old)));
         requests.add_veth(&name("near"), &name("far"), Some(wire.away.as_fd())).unwrap();
@@ -380,11 +382,12 @@ isolated!(
             assert!(errno.is_some_and(|Errno(e)| gone.contains(&e)), "{errno:?}");
             assert_eq!(socket.recv_batch(&mut RecvBatch::new()).unwrap(), 0);
         }
-        let (sent, errno) = frames.send_batch(&[[0; 60]]);
+        let (sent, errno) = frames.send_batch(old, &[[0; 60]]);
         assert_eq!((sent, errno), (0, Some(Errno(libc::ENXIO))));
         assert!(open(Family::V4).is_err());
         assert!(open(Family::V6).is_err());
-        assert!(PacketSocket::open(old).is_err());
+        let witness = Witness::open(Port { index: old, family: Family::V4 });
+        assert!(witness.is_err());
         let answer = requests.apply(&[put(old, "10.0.0.3", Some(5))]).unwrap();
         assert_eq!(answer, [Err(Errno(libc::ENODEV))]);
     }

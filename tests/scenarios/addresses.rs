@@ -243,12 +243,12 @@ isolated! {
         capture.forget();
         b.within(|| {
             let index = index_of(&mut Requests::open().unwrap(), "eth0");
-            let socket = PacketSocket::open(index).unwrap();
+            let socket = PacketSocket::open().unwrap();
             let (mut reply, mut na) = (Vec::new(), Vec::new());
             arp::gratuitous(theirs, VIP.parse().unwrap(), &mut reply);
             let target = "fe80::51".parse().unwrap();
             ndp::unsolicited_na(theirs, target, target, &mut na);
-            assert_eq!(socket.send_batch(&[reply, na]), (2, None));
+            assert_eq!(socket.send_batch(index, &[reply, na]), (2, None));
         });
         wait("it is named", || [conflict(0), conflict(1)].iter().all(|text| {
             text.contains(&theirs.to_string()) && text.contains(&ours.to_string())
@@ -273,14 +273,14 @@ isolated! {
         let last = "10.8.14.199";
         wait("all are there", || a.has(last) && a.has(VIP));
         let theirs = Mac([2, 0, 0, 0xbe, 0xef, 1]);
-        let socket = b.within(|| {
+        let (socket, index) = b.within(|| {
             let index = index_of(&mut Requests::open().unwrap(), "eth0");
-            PacketSocket::open(index).unwrap()
+            (PacketSocket::open().unwrap(), index)
         });
         let mut claim = Vec::new();
         arp::gratuitous(theirs, last.parse().unwrap(), &mut claim);
         wait("its claim is named", || {
-            assert_eq!(socket.send_batch(&[&claim]), (1, None));
+            assert_eq!(socket.send_batch(index, &[&claim]), (1, None));
             router(&daemon)["conflict"].as_str().is_some_and(|text| text.contains(last))
         });
     }

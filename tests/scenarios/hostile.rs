@@ -8,7 +8,7 @@ use havip::linux::netlink::Requests;
 use havip::linux::{MAX_SEND, PacketSocket, clock};
 use havip::wire::checksum::Sum;
 use havip::wire::vrrp::{AdvertSpec, Auth, Centis, PROTOCOL, SumForm, Version, Vrid, group};
-use havip::wire::{Family, Mac, ip};
+use havip::wire::{Family, IfIndex, Mac, ip};
 
 use super::*;
 use crate::lab::{index_of, ip as address};
@@ -395,7 +395,7 @@ struct Scene {
     hosts: [Host; 2],
     stranger: Host,
     mac: Mac,
-    socket: PacketSocket,
+    socket: (PacketSocket, IfIndex),
 }
 
 impl Scene {
@@ -431,7 +431,7 @@ impl Scene {
         let mac = stranger.mac();
         let socket = stranger.within(|| {
             let index = index_of(&mut Requests::open().unwrap(), "eth0");
-            PacketSocket::open(index).unwrap()
+            (PacketSocket::open().unwrap(), index)
         });
         Self { gateways: [first, second], hosts, stranger, mac, socket }
     }
@@ -452,7 +452,7 @@ impl Scene {
     }
 
     fn send(&self, frame: &[u8]) {
-        assert_eq!(self.socket.send_batch(&[frame]), (1, None));
+        assert_eq!(self.socket.0.send_batch(self.socket.1, &[frame]), (1, None));
     }
 
     /// The counters of both; what the backup has received is counted beside what the active
@@ -581,7 +581,7 @@ fn flood(scene: &Scene, frames: &[Vec<u8>], seconds: usize) -> f64 {
         let burst: Vec<&Vec<u8>> = frames.iter().cycle().skip(burst).take(BURST).collect();
         for part in burst.chunks(MAX_SEND) {
             // A queue that is full drops; there are more.
-            let _ = scene.socket.send_batch(part);
+            let _ = scene.socket.0.send_batch(scene.socket.1, part);
         }
     }
     clock::now().since(begin).as_secs_f64()

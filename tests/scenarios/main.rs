@@ -9,6 +9,7 @@ mod lab;
 
 mod addresses;
 mod cables;
+mod descriptors;
 mod guest;
 mod hostile;
 mod interfaces;
