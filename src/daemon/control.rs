@@ -36,6 +36,7 @@ use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status};
 use crate::config::{Config, Problem, RouterName, Settings, Severity, diff};
 use crate::linux::clock;
 use crate::linux::lock::LockError;
+use crate::linux::netlink::DefaultRoutes;
 use crate::linux::signals::{Signal, SignalFd};
 use crate::node::notice::Level;
 use crate::node::{Instant, NodeStatus, RouterState};
@@ -91,6 +92,8 @@ pub(super) struct Control {
     wiring: Wiring,
     sources: Sources,
     identity: Identity,
+    /// Away while the box is looked at.
+    routes: Option<DefaultRoutes>,
     warnings: Vec<String>,
     started_at: Instant,
     read_at: Instant,
@@ -152,7 +155,7 @@ enum Reload {
 /// What came of work that may wait.
 enum Done {
     /// What the box is.
-    Looked(io::Result<Identity>),
+    Looked(DefaultRoutes, io::Result<Identity>),
     /// The local file.
     Loaded(Box<Result<Local, LoadError>>),
     /// The folder, and what was missing in it.
@@ -184,7 +187,7 @@ impl Control {
         executor: &'static Executor<'static>,
         wiring: Wiring,
         sources: Sources,
-        identity: Identity,
+        (identity, routes): (Identity, DefaultRoutes),
         warnings: Vec<String>,
     ) -> Self {
         let now = clock::now();
@@ -194,6 +197,7 @@ impl Control {
             wiring,
             sources,
             identity,
+            routes: Some(routes),
             warnings,
             started_at: now,
             read_at: now,
@@ -262,7 +266,10 @@ impl Control {
                 }
                 Wake::Ask(ask) => self.ask(ask),
                 Wake::Look => self.look(),
-                Wake::Done(Done::Looked(identity)) => self.looked(identity),
+                Wake::Done(Done::Looked(routes, identity)) => {
+                    self.routes = Some(routes);
+                    self.looked(identity);
+                }
                 Wake::Done(Done::Loaded(local)) => self.reload(*local),
                 Wake::Done(Done::Mended(run_dir, made)) => self.mended(run_dir, made),
                 #[cfg(feature = "etcd")]
@@ -377,8 +384,10 @@ impl Control {
             let tunnel = self.sources.local.settings.tunnel_interface.clone();
             let vips = self.sources.vips();
             // A dump may wait for the kernel's lock.
+            let mut routes = self.routes.take().unwrap_or_else(DefaultRoutes::watch);
             self.begin(Lane::Kernel, "asking the kernel for links and addresses", move || {
-                Done::Looked(Identity::read(&tunnel, &vips))
+                let identity = Identity::read(&mut routes, &tunnel, &vips);
+                Done::Looked(routes, identity)
             });
         }
     }

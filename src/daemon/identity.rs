@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::config::{Facts, IfName};
-use crate::linux::netlink::{Requests, default_gateways};
+use crate::linux::netlink::{DefaultRoutes, Requests};
 use crate::node::kernel::{Address, IFA_PROTO_HAVIP, Snapshot};
 use crate::wire::Mac;
 
@@ -39,10 +39,13 @@ impl Identity {
     ///
     /// # Errors
     /// What a dump says.
-    pub(super) fn read(tunnel: &IfName, vips: &BTreeSet<IpAddr>) -> std::io::Result<Self> {
+    pub(super) fn read(
+        routes: &mut DefaultRoutes,
+        tunnel: &IfName,
+        vips: &BTreeSet<IpAddr>,
+    ) -> std::io::Result<Self> {
         let snapshot = Requests::open()?.dump()?;
-        // Without them the policy knows less, and the rest of it still holds.
-        let gateways = default_gateways().unwrap_or_default();
+        let gateways = gateways(routes, &snapshot);
         Ok(Self::of(&snapshot, gateways, tunnel, vips))
     }
 
@@ -87,6 +90,13 @@ impl Identity {
         // The original knows of IPv4 alone.
         of(true).or_else(|| of(false)).map(|candidate| candidate.ip)
     }
+}
+
+/// The gateways of the default routes. Without them the policy knows less, and the rest of it still
+/// holds.
+pub(super) fn gateways(routes: &mut DefaultRoutes, snapshot: &Snapshot) -> Vec<IpAddr> {
+    let tables = snapshot.links.iter().filter_map(|link| link.vrf_table);
+    routes.gateways(tables).unwrap_or_default()
 }
 
 /// The addresses that were burnt into the box's ports; else, as in a virtual machine, those that

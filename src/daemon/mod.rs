@@ -41,7 +41,7 @@ use smol::Executor;
 
 use crate::config::{NodeName, NodeNaming, Settings};
 use crate::linux::lock::LockError;
-use crate::linux::netlink::{Notifications, Requests, default_gateways, remove_routes};
+use crate::linux::netlink::{DefaultRoutes, Notifications, Requests, remove_routes};
 use crate::linux::owner::{self, NotOwner};
 use crate::linux::signals::{self, Signal, SignalFd};
 use crate::linux::{hostname, rights, rt};
@@ -192,7 +192,8 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
     // What a crash left on a kernel without marks is not the box's own.
     let left: BTreeSet<IpAddr> =
         leftovers.places.iter().map(|((_, prefix), _)| prefix.ip).collect();
-    let gateways = default_gateways().unwrap_or_default();
+    let mut routes = DefaultRoutes::watch();
+    let gateways = identity::gateways(&mut routes, &snapshot);
     let identity = Identity::of(&snapshot, gateways, &settings.tunnel_interface, &left);
     let mut core = Node::new();
     let (tape, writer) =
@@ -295,7 +296,8 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         EXECUTOR.spawn(guard::keep(starter, first, shown)).detach();
     }
     let sources = Sources::new(local, node);
-    let control = control::Control::new(&EXECUTOR, control, sources, identity, warnings);
+    let box_as_it_is = (identity, routes);
+    let control = control::Control::new(&EXECUTOR, control, sources, box_as_it_is, warnings);
     smol::block_on(EXECUTOR.run(control.run((run_dir, in_run_dir), store)))
         .map_err(system("running the control thread"))?;
     let engine = ended.recv();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use havip::config::Prefix;
-use havip::linux::netlink::{Notifications, Requests, default_gateways, remove_routes};
+use havip::linux::netlink::{DefaultRoutes, Notifications, Requests, remove_routes};
 use havip::node::kernel::{Change, Errno, IFA_PROTO_HAVIP, Op, Verb};
 use havip::wire::IfIndex;
 
@@ -340,12 +340,39 @@ isolated!(
 isolated!(
     fn the_default_gateways_of_both_families_are_found() {
         let mut requests = Requests::open().unwrap();
-        assert_eq!(default_gateways().unwrap(), Vec::<IpAddr>::new());
+        let mut routes = DefaultRoutes::watch();
+        let mut gateways = || routes.gateways([7]).unwrap();
+        assert_eq!(gateways(), Vec::<IpAddr>::new());
         let index = bridge(&mut requests);
         requests.add_address(index, prefix("10.0.0.1", 24)).unwrap();
         requests.add_default_route(index, ip("10.0.0.254")).unwrap();
         requests.add_default_route(index, ip("fe80::254")).unwrap();
-        assert_eq!(default_gateways().unwrap(), [ip("10.0.0.254"), ip("fe80::254")]);
+        assert_eq!(gateways(), [ip("10.0.0.254"), ip("fe80::254")]);
+        let name = requests.dump().unwrap().links.into_iter().find(|link| link.index == index);
+        let name = name.unwrap().name;
+        let change = |arguments: &str| {
+            let arguments = arguments.replace("DEV", name.as_str());
+            let status = Command::new("ip").args(arguments.split(' ')).status();
+            assert!(status.unwrap().success(), "{arguments}");
+        };
+        // Beside more specific ones, others of a higher metric, and in other tables.
+        change("route add 0.0.0.0/8 via 10.0.0.8 dev DEV");
+        change("route add 10.9.0.0/16 via 10.0.0.9 dev DEV");
+        change("-6 route add 2001:db8::/32 via fe80::9 dev DEV");
+        assert_eq!(gateways(), [ip("10.0.0.254"), ip("fe80::254")]);
+        change("route add default via 10.0.0.253 dev DEV metric 500");
+        change("route add default via 10.0.0.7 dev DEV table 7");
+        change("route add default via 10.0.0.6 dev DEV table 1006");
+        change("rule add from 10.6.0.0/16 table 1006");
+        change("-6 route add default via fe80::7 dev DEV table 7");
+        let all = ["10.0.0.6", "10.0.0.7", "10.0.0.253", "10.0.0.254", "fe80::7", "fe80::254"];
+        assert_eq!(gateways(), all.map(ip));
+        change("-6 route del default via fe80::254 dev DEV");
+        change("route del default via 10.0.0.254 dev DEV");
+        change("route flush table 7");
+        assert_eq!(gateways(), ["10.0.0.6", "10.0.0.253", "fe80::7"].map(ip));
+        change("link set DEV down");
+        assert_eq!(gateways(), Vec::<IpAddr>::new());
     }
 );
 

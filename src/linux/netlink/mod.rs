@@ -20,4 +20,4 @@ pub use onlink::remove_routes;
 pub use parse::{Malformed, changes};
 pub use remover::Remover;
 pub use requests::Requests;
-pub use routes::default_gateways;
+pub use routes::DefaultRoutes;

@@ -170,9 +170,7 @@ impl Requests {
     /// From now on the kernel looks at what a dump is asked for, where it can: without this it
     /// leaves that to the reader.
     pub(super) fn filter_dumps(&mut self) {
-        /// NETLINK_GET_STRICT_CHK (linux/netlink.h).
-        const GET_STRICT_CHK: libc::c_int = 12;
-        let _ = sys::set_int(self.socket.as_fd(), libc::SOL_NETLINK, GET_STRICT_CHK, 1);
+        let _ = filter_dumps(&self.socket);
     }
 
     /// Empties the send buffer and gives the first of `count` sequence numbers without a gap. Never
@@ -303,7 +301,14 @@ impl Requests {
     }
 }
 
-fn open_socket() -> io::Result<Socket> {
+/// As [`Requests::filter_dumps`].
+pub(super) fn filter_dumps(socket: &Socket) -> io::Result<()> {
+    /// NETLINK_GET_STRICT_CHK (linux/netlink.h).
+    const GET_STRICT_CHK: libc::c_int = 12;
+    sys::set_int(socket.as_fd(), libc::SOL_NETLINK, GET_STRICT_CHK, 1)
+}
+
+pub(super) fn open_socket() -> io::Result<Socket> {
     let socket = Socket::open(0, 0)?;
     let fd = socket.as_fd();
     sys::set_receive_timeout(fd, TIMEOUT)?;
