@@ -288,3 +288,41 @@ beside_each! {
         under_another_vrid(peer)
     }
 }
+
+/// What a keepalived that was killed leaves behind is named by the havip that runs there instead, as
+/// backup of another.
+fn left_by_a_killed_one(peer: &'static str) {
+    if !has(peer, "interop") {
+        return;
+    }
+    let mut lan = Lan::new();
+    let (a, b) = (lan.host(), lan.host());
+    let keepalived = Keepalived::start(peer, &b, &format!("  priority 100\n{}", V3.keepalived));
+    wait("keepalived has the VIP", || b.has(V3.vip));
+    keepalived.kill();
+    let keys = |priority: u8| format!("{}\npriority = {priority}", V3.havip);
+    let first = a.daemon(&a.router("51", &keys(200)));
+    first.wait_for("active");
+    let second = b.daemon(&b.router("51", &keys(100)));
+    let conflict = |daemon: &lab::Daemon| {
+        let status = daemon.status();
+        status["vrrp"]["routers"][0]["conflict"].as_str().unwrap_or_default().to_owned()
+    };
+    wait("the backup names it", || {
+        conflict(&second).contains("ip addr del 192.0.2.100/32 dev eth0")
+    });
+    // It asks for its VIP, and the other box answers.
+    wait("the active one names it", || conflict(&first).contains(&b.mac().to_string()));
+    assert_eq!(second.state(), "backup");
+    b.within(|| {
+        let removal = ["addr", "del", "192.0.2.100/32", "dev", "eth0"];
+        assert!(Command::new("ip").args(removal).status().unwrap().success());
+    });
+    wait("the backup is well", || conflict(&second).is_empty());
+}
+
+beside_each! {
+    isolated fn what_a_killed_keepalived_left_on_a_backup_is_named_by_both(peer: &'static str) {
+        left_by_a_killed_one(peer)
+    }
+}
