@@ -118,6 +118,12 @@ fn not_well(status: &Value) -> Vec<String> {
             if vip["state"] == "missing" {
                 found.push(format!("router {name}: {} is missing", text(vip, "address")));
             }
+            // Who has a subnet's anycast address as an IPv6 VIP may mean it.
+            if let Some(why) = vip["warning"].as_str()
+                && !text(vip, "address").contains(':')
+            {
+                found.push(format!("router {name}: {}: {why}", text(vip, "address")));
+            }
         }
     }
     found
@@ -254,6 +260,20 @@ fn render(status: &Value) -> String {
         }
         if let Some(why) = not_advertised(router) {
             let _ = writeln!(out, "{:<16} {why}", "");
+        }
+        if let (Some(source), Some(why)) =
+            (router["source"].as_str(), router["source_reason"].as_str())
+        {
+            let _ = writeln!(out, "{:<16} sends from: {source} ({why})", "");
+        }
+        for vip in list(&router["vips"]).chain(list(&router["vips_excluded"])) {
+            let address = text(vip, "address");
+            if let Some(other) = vip["other"].as_str() {
+                let _ = writeln!(out, "{:<16} {address}: not from havip: {other}", "");
+            }
+            if let Some(why) = vip["warning"].as_str() {
+                let _ = writeln!(out, "{:<16} {address}: {why}", "");
+            }
         }
     }
     let mut tell = |what: &str, text: &str| {

@@ -607,3 +607,6 @@ fn of_link<T>(places: &BTreeMap<Place, T>, index: IfIndex) -> impl Iterator<Item
 const fn is_fenced(op: Op) -> bool {
     matches!(op.verb, Verb::Add { lifetime: Some(_) } | Verb::Renew { lifetime: Some(_) })
 }
+
+#[cfg(test)]
+mod tests;

@@ -371,7 +371,6 @@ impl Notice {
             Self::SendFailed { interface, .. } => of_interface(8, interface),
             Self::AddressConflict { router, .. } => of_router(12, router),
             Self::DeafLoser { router, .. } => of_router(13, router),
-            Self::SourceChanged { router, .. } => of_router(60, router),
             Self::UnfitVip { address, .. } => Some((61, address.to_string())),
             Self::HeldByOther { other, .. } => Some((62, other.prefix.ip.to_string())),
             Self::Vacated { address, .. } => Some((63, address.to_string())),
@@ -390,6 +389,7 @@ impl Notice {
             | Self::NotAdvertised { .. }
             | Self::NotReady { .. }
             | Self::Flapping { .. }
+            | Self::SourceChanged { .. }
             | Self::Stopping
             | Self::Transition { .. } => None,
         }

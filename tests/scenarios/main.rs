@@ -13,6 +13,7 @@ mod descriptors;
 mod guest;
 mod hostile;
 mod interfaces;
+mod others;
 mod owners;
 mod pauses;
 mod probes;

@@ -26,6 +26,8 @@ const REQUESTS_MAX: usize = 3;
 struct Carried {
     links: BTreeSet<IfIndex>,
     addresses: BTreeSet<(IfIndex, Prefix)>,
+    /// What kept a removal of an on-link route from being done keeps the route remembered.
+    routed: BTreeSet<(IfIndex, Prefix)>,
 }
 
 /// What every machine's kernel had since its daemon last knew all of it.
@@ -37,7 +39,13 @@ pub(crate) struct Bounds {
 impl Bounds {
     /// Takes note of what the kernels have now of which a daemon has heard, or will hear; `knows`
     /// says whether a machine's daemon was told of everything.
-    pub(crate) fn note(&mut self, world: &World, knows: impl Fn(usize) -> bool) {
+    /// `works` says whether its kernel does what is asked of it.
+    pub(crate) fn note(
+        &mut self,
+        world: &World,
+        knows: impl Fn(usize) -> bool,
+        works: impl Fn(usize) -> bool,
+    ) {
         for machine in 0..world.machines() {
             let has_notes = world.has_notes(machine);
             if !has_notes && world.turns.iter().all(|turn| turn.machine != machine) {
@@ -46,12 +54,17 @@ impl Bounds {
             let carried = self.carried.entry(machine).or_default();
             let is_answered = world.uses(machine).contains(&("kernel requests", 0));
             if knows(machine) && is_answered && !has_notes {
+                let routed = std::mem::take(&mut carried.routed);
                 *carried = Carried::default();
+                if !works(machine) {
+                    carried.routed = routed;
+                }
             }
             let snapshot = world.kernel_of(machine).0.snapshot();
             carried.links.extend(snapshot.links.iter().map(|link| link.index));
             let places = snapshot.addresses.iter().map(|address| (address.index, address.prefix));
-            carried.addresses.extend(places);
+            carried.addresses.extend(places.clone());
+            carried.routed.extend(places);
         }
     }
 
@@ -64,10 +77,9 @@ impl Bounds {
             let all = config.routers.values();
             all.map(|router| router.vips.len() + router.vips_excluded.len()).sum()
         });
-        let (links, addresses) = self
-            .carried
-            .get(&machine)
-            .map_or((0, 0), |carried| (carried.links.len(), carried.addresses.len()));
+        let (links, addresses, routed) = self.carried.get(&machine).map_or((0, 0, 0), |carried| {
+            (carried.links.len(), carried.addresses.len(), carried.routed.len())
+        });
         let sockets = 2 * links;
         for (what, count) in node.sizes().chain(world.uses(machine)) {
             let most = match what {
@@ -92,7 +104,7 @@ impl Bounds {
                 "routers that changed" | "untold changes" => routers,
                 "addresses" | "IP addresses" | "put" | "to remove" => addresses,
                 // Of what is claimed, and of what was until its route is removed.
-                "routes" | "to unroute" => vips + addresses,
+                "routes" | "to unroute" => vips + routed,
                 // One of either family on each link, and for each router at most.
                 "ports" | "port counters" => routers.min(sockets),
                 "ports being opened or left" | "ports to try again" => sockets,
@@ -116,7 +128,7 @@ impl Bounds {
                 | "links with announcements" => vips,
                 // VIPs, and what adverts are sent from.
                 "watched addresses" => vips + routers,
-                "held back" | "doubtful" => 2 * (vips + addresses),
+                "held back" | "doubtful" => 2 * (vips + addresses.max(routed)),
                 "ways open" => vips,
                 "ways shut" => addresses,
                 "ways to be told" => 0,

@@ -244,7 +244,9 @@ impl Watch {
                 && !world.is_frozen(machine)
                 && world.is_alive(machine)
         };
-        self.bounds.note(world, knows);
+        let shaken = &self.shaken;
+        let works = |machine| Self::calm(shaken, machine, now) > RECOVERED;
+        self.bounds.note(world, knows, works);
     }
 
     fn router(&self, machine: usize, vrid: u8) -> Option<&Arc<Router>> {
@@ -262,7 +264,10 @@ impl Watch {
     fn no_error_without_a_fault(&self, turn: &Turn) -> Found {
         for notice in turn.notices.iter().filter(|notice| notice.level() == Level::Error) {
             let causes: &[Kind] = match notice {
-                Notice::AddressFailed { .. } => &[Kind::Operations, Kind::LinkGone],
+                // Told neither in notifications nor in a dump, it adds what is there.
+                Notice::AddressFailed { .. } => {
+                    &[Kind::DumpsFail, Kind::LinkGone, Kind::Operations]
+                }
                 // What this machine says does not arrive at the other, or not in time.
                 Notice::DeafLoser { .. } => &[
                     // Over IPv6 nothing leaves without one, and it may not hear that it has none.

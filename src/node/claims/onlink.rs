@@ -59,6 +59,13 @@ impl Claims {
                 return;
             }
             (Some(_), None) => Kind::Route,
+            // The kernel has taken it away with its preferred source.
+            (None, Some(_))
+                if place.1.ip.is_ipv4() && links.place_of(place.0, place.1.ip).is_none() =>
+            {
+                self.routes.remove(&place);
+                return;
+            }
             (Some(wanted), Some((route, standing))) if wanted == *route => match standing {
                 Standing::Ours | Standing::Others if is_renewed => Kind::Route,
                 Standing::Ours | Standing::Others => return,
