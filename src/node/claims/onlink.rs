@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::{Claims, Done, EEXIST, ENODEV, ESRCH, Holder, Kind, Lane, RETRY};
+use super::{Claims, Done, EEXIST, ENODEV, ESRCH, Holder, Kind, Lane, RETRY, of_link};
 use crate::config::Prefix;
 use crate::node::Instant;
 use crate::node::kernel::{Errno, MAIN_TABLE, Op, Verb};
@@ -25,6 +25,8 @@ pub(super) struct Route {
 pub(super) enum Standing {
     /// It was asked for, or that failed.
     Unsure,
+    /// It was asked for, and another VIP of ours has left its own of the same network to it.
+    Heir,
     /// It is there, and havip made it.
     Ours,
     /// Another's of the same metric is there: it stays as it is.
@@ -70,7 +72,7 @@ impl Claims {
                 Standing::Ours | Standing::Others if is_renewed => Kind::Route,
                 Standing::Ours | Standing::Others => return,
                 // Whatever is there of it goes first.
-                Standing::Unsure => Kind::Unroute,
+                Standing::Unsure | Standing::Heir => Kind::Unroute,
             },
             (Some(_) | None, Some(_)) => Kind::Unroute,
         };
@@ -84,7 +86,7 @@ impl Claims {
             Some((_, Standing::Ours)) => true,
             // It may have gone meanwhile.
             Some((_, Standing::Others)) => false,
-            Some((_, Standing::Unsure)) => return None,
+            Some((_, Standing::Unsure | Standing::Heir)) => return None,
             None => {
                 self.routes.insert(place, (Route { len, table }, Standing::Unsure));
                 false
@@ -96,7 +98,10 @@ impl Claims {
 
     pub(super) fn unroute(&mut self, place: Place, links: &Links) -> Option<Op> {
         let (route, standing) = self.routes.get(&place).copied()?;
-        if standing == Standing::Others || self.is_shared(&place, route) {
+        if standing == Standing::Others
+            || self.is_shared(&place, route)
+            || (standing == Standing::Ours && self.bequeath(&place, route))
+        {
             self.routes.remove(&place);
             self.look_at_route(place, links);
             return None;
@@ -105,18 +110,32 @@ impl Claims {
         Some(Op { index: place.0, prefix, verb: Verb::Unroute { table: route.table } })
     }
 
-    /// Whether another VIP of ours stands on the same route. IPv4 has one for each, told apart by
-    /// their preferred source.
+    /// Whether another VIP of ours stands on the same route.
     fn is_shared(&self, place: &Place, route: Route) -> bool {
-        let network = Prefix { ip: place.1.ip, len: route.len };
-        place.1.ip.is_ipv6()
-            && self.routes.iter().any(|(other, (of, standing))| {
-                other != place
-                    && other.0 == place.0
-                    && *of == route
-                    && *standing == Standing::Ours
-                    && network.contains(&other.1.ip)
-            })
+        self.alike(place, route).any(|(_, standing)| standing == Standing::Ours)
+    }
+
+    /// Leaves the route to another VIP of ours that has asked for the same and has no answer yet.
+    fn bequeath(&mut self, place: &Place, route: Route) -> bool {
+        let asked = |(other, standing): &(Place, Standing)| {
+            *standing == Standing::Unsure && self.is_under_way(Kind::Route, other)
+        };
+        let Some((heir, _)) = self.alike(place, route).find(asked) else { return false };
+        self.routes.insert(heir, (route, Standing::Heir));
+        true
+    }
+
+    /// Other VIPs of ours whose route is the same. IPv4 has one for each, told apart by their
+    /// preferred source.
+    fn alike(&self, place: &Place, route: Route) -> impl Iterator<Item = (Place, Standing)> {
+        let (index, ip) = (place.0, place.1.ip);
+        let network = Prefix { ip, len: route.len };
+        let all = of_link(&self.routes, index)
+            .filter(move |other| ip.is_ipv6() && other.1.ip != ip && network.contains(&other.1.ip));
+        all.filter_map(move |other| {
+            let (of, standing) = self.routes.get(&other)?;
+            (*of == route).then_some((other, *standing))
+        })
     }
 
     pub(super) fn route_done(
@@ -127,7 +146,7 @@ impl Claims {
         result: Result<(), Errno>,
     ) -> Option<Done> {
         let key = (place, Lane::Route);
-        let (route, _) = self.routes.get(&place).copied()?;
+        let (route, before) = self.routes.get(&place).copied()?;
         let standing = match (op.verb, result) {
             (Verb::Unroute { .. }, Ok(()) | Err(Errno(ESRCH | ENODEV))) => {
                 self.routes.remove(&place);
@@ -137,7 +156,10 @@ impl Claims {
             (Verb::Route { .. }, Ok(())) => Standing::Ours,
             (Verb::Route { again, .. }, Err(Errno(EEXIST))) => {
                 // The kernel adds an IPv4 route beside one of another preferred source.
-                let ours = again || place.1.ip.is_ipv4() || self.is_shared(&place, route);
+                let ours = again
+                    || place.1.ip.is_ipv4()
+                    || before == Standing::Heir
+                    || self.is_shared(&place, route);
                 if ours { Standing::Ours } else { Standing::Others }
             }
             (_, Err(errno)) => {

@@ -174,3 +174,38 @@ fn a_route_that_another_has_is_neither_renewed_nor_removed() {
     let verbs = verbs(&mut bench);
     assert_eq!(verbs, [Verb::Remove, Verb::Remove], "and no route");
 }
+
+/// The operations of the one request that is being asked.
+fn request(bench: &mut Bench) -> Vec<Verb> {
+    let asked = std::mem::take(&mut bench.actions.kernel);
+    let ops = asked.into_iter().filter_map(|action| match action {
+        Action::Apply(ops) => Some(ops),
+        _ => None,
+    });
+    ops.flatten().map(|op| op.verb).collect()
+}
+
+#[test]
+fn a_route_is_left_to_another_vip_that_has_just_asked_for_the_same() {
+    let at = |last: u16| Prefix { ip: format!("2001:db8::{last:x}").parse().unwrap(), len: 64 };
+    let with = |vips_excluded| vec![Router { vips_excluded, ..router(51) }];
+    let mut bench = Bench::new(with(vec![at(1)]));
+    bench.pass(Duration::from_secs(4));
+    bench.configure(with(vec![at(1), at(2)]));
+    bench.timeout();
+    assert!(matches!(request(&mut bench)[..], [Verb::Add { .. }]));
+    bench.event(Event::Applied(vec![Ok(())]));
+    bench.timeout();
+    assert!(matches!(request(&mut bench)[..], [Verb::Route { again: false, .. }]));
+    bench.configure(with(vec![at(2)]));
+    bench.timeout();
+    assert_eq!(request(&mut bench), [Verb::Remove], "and not the route");
+    bench.event(Event::Applied(vec![Err(Errno(EEXIST))]));
+    bench.event(Event::Applied(vec![Ok(())]));
+    bench.settle();
+    bench.asked.clear();
+    bench.event(Event::Shutdown);
+    bench.timeout();
+    bench.settle();
+    assert!(verbs(&mut bench).contains(&Verb::Unroute { table: 254 }), "the last one's goes");
+}
