@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use super::table::folder;
+use super::table::{beside, folder};
 
 /// One pair of bars.
 pub(crate) struct Bars {
@@ -17,7 +17,7 @@ const LEFT: f64 = 150.0;
 const ROW: f64 = 44.0;
 const TOP: f64 = 64.0;
 
-/// Writes `target/bench/NAME.svg`.
+/// Writes `target/bench/NAME.svg`, with a name as a table beside keepalived has one.
 pub(crate) fn draw(name: &str, title: &str, unit: &str, pairs: &[Bars]) {
     let values = || pairs.iter().flat_map(|pair| [pair.ours, pair.theirs]);
     let least = values().fold(f64::INFINITY, f64::min).log10().floor();
@@ -64,5 +64,5 @@ pub(crate) fn draw(name: &str, title: &str, unit: &str, pairs: &[Bars]) {
         }
     }
     svg += "</svg>\n";
-    fs::write(folder().join(format!("{name}.svg")), svg).expect("it can be written");
+    fs::write(folder().join(format!("{}.svg", beside(name))), svg).expect("it can be written");
 }

@@ -17,6 +17,14 @@ pub(crate) fn folder() -> PathBuf {
     folder
 }
 
+/// The name of what comes of a benchmark beside the keepalived that it runs with.
+pub(crate) fn beside(name: &str) -> String {
+    match other().as_str() {
+        "keepalived" => name.to_owned(),
+        peer => format!("{name}-{peer}"),
+    }
+}
+
 impl Table {
     /// Begins `target/bench/NAME.md` anew.
     pub(crate) fn new(name: &str, columns: &[&str]) -> Self {
@@ -25,13 +33,8 @@ impl Table {
 
     /// The same beside keepalived: `NAME-PEER.md` where that is not the usual one.
     pub(crate) fn beside_keepalived(name: &str, columns: &[&str]) -> Self {
-        let peer = other();
-        let name = match peer.strip_prefix("keepalived") {
-            Some("") => name.to_owned(),
-            _ => format!("{name}-{peer}"),
-        };
-        let version = peer::version(&peer);
-        Self::headed(&name, &format!("{}, keepalived {version}", machine()), columns)
+        let version = peer::version(&other());
+        Self::headed(&beside(name), &format!("{}, keepalived {version}", machine()), columns)
     }
 
     fn headed(name: &str, head: &str, columns: &[&str]) -> Self {
