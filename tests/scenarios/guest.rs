@@ -263,3 +263,53 @@ fn agrees(host: &Host, daemon: &Daemon) {
     let active = should.iter().filter(|(_, state)| *state == "active").count();
     assert_eq!((active, should.len()), (5, ROUTERS as usize), "the storm itself went wrong");
 }
+
+on_its_own_kernel! {
+    fn a_claim_in_a_vlan_concerns_its_own_interface_alone() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let add = "ip link add link eth0 name eth0.100 type vlan id 100 && \
+                   ip addr add 198.18.0.1/24 dev eth0.100 && ip link set eth0.100 up";
+        a.within(|| shell(add));
+        let router_on = |name: &str, vrid: u8, interface: &str, vip: &str| {
+            format!(
+                "[virtual_router.{name}]\nvrid = {vrid}\ninterface = \"{interface}\"\n\
+                 vips = [\"{vip}\"]\nadvert_interval = 0.1\n"
+            )
+        };
+        let tagged_vip = "198.18.0.100";
+        let daemon = a.daemon(&format!(
+            "[node.gw1]\nvrids = [\"1\", \"2\"]\n{}{}",
+            router_on("1", 1, "eth0", VIP),
+            router_on("2", 2, "eth0.100", tagged_vip)
+        ));
+        wait("both are active", || a.has(VIP) && a.has(tagged_vip));
+        let conflict = |at: usize| daemon.status()["vrrp"]["routers"][at]["conflict"].to_string();
+        let theirs = Mac([2, 0, 0, 0xbe, 0xef, 1]);
+        let (socket, index) = b.within(|| {
+            let mut requests = havip::linux::netlink::Requests::open().unwrap();
+            (havip::linux::PacketSocket::open().unwrap(), lab::index_of(&mut requests, "eth0"))
+        });
+        // A claim for each VIP, in each of two VLANs that are not the VIP's own: one that has an
+        // interface here, and one that has none.
+        let send = |vip: &str, vlan: Option<u8>| {
+            let mut frame = Vec::new();
+            havip::wire::arp::gratuitous(theirs, vip.parse().unwrap(), &mut frame);
+            if let Some(vlan) = vlan {
+                frame.splice(12..12, [0x81, 0, 0, vlan]);
+            }
+            assert_eq!(socket.send_batch(index, &[frame]), (1, None));
+        };
+        wait("the one in the VLAN is named", || {
+            send(VIP, Some(100));
+            send(VIP, Some(7));
+            send(tagged_vip, Some(100));
+            conflict(1).contains(tagged_vip)
+        });
+        assert_eq!(conflict(0), "null");
+        wait("the other one is named", || {
+            send(VIP, None);
+            conflict(0).contains(VIP)
+        });
+    }
+}
