@@ -421,7 +421,7 @@ isolated! {
         let path = daemon.config.to_str().unwrap();
         wait("it is told", || {
             let (text, code) = havip(&["status", "--check", "-c", path]);
-            code == Some(4) && text.contains("this box has no interface eht0 (did you mean \"eth0\"?)")
+            code == Some(4) && text.contains("this box has no interface eht0 to run on (did you mean \"eth0\"?)")
         });
         let router = || daemon.status()["vrrp"]["routers"][0].clone();
         assert_eq!((&router()["interface"], &router()["state"]), (&"eth0".into(), &"active".into()));

@@ -261,10 +261,14 @@ impl<'a> Builder<'a> {
         let name = &router.name;
         if self.absent.insert(new.clone()) {
             let near = nearest(new.as_str(), there.iter().map(IfName::as_str));
-            let near = near.map_or_else(String::new, |near| format!(" (did you mean \"{near}\"?)"));
+            let hint = match (self.input.facts.other_names.get(new), near) {
+                (Some(real), _) => format!(" (it is another name of {real}: write that)"),
+                (None, Some(near)) => format!(" (did you mean \"{near}\"?)"),
+                (None, None) => String::new(),
+            };
             let message = format!(
-                "this box has no interface {new}{near}: what runs on another one stays there until \
-                 it has"
+                "this box has no interface {new} to run on{hint}: what runs on another one stays \
+                 there until it has"
             );
             let found = router_key("interface").and_then(|key| self.view.find(name.as_str(), key));
             if let Some(found) = found {

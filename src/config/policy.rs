@@ -1,6 +1,6 @@
 //! What the store may do on this box: decided locally, and by what the box is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::model::{IfName, Prefix};
@@ -28,8 +28,10 @@ pub struct Facts {
     pub own_addresses: Vec<IpAddr>,
     /// Its default gateways.
     pub gateways: Vec<IpAddr>,
-    /// Its interfaces, where that is known.
+    /// Its interfaces that are no loopback, where that is known.
     pub interfaces: Option<BTreeSet<IfName>>,
+    /// Other names that some of them go by.
+    pub other_names: BTreeMap<IfName, IfName>,
 }
 
 impl Policy {

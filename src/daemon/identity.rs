@@ -63,13 +63,18 @@ impl Identity {
             _ => false,
         };
         let own = || snapshot.addresses.iter().filter(move |address| !is_ours(address));
+        let links = || snapshot.links.iter().filter(|link| !link.loopback);
         let mac = snapshot.links.iter().find(|link| link.name == *tunnel).and_then(|link| link.mac);
         Self {
             addresses: candidates(snapshot, own(), &gateways),
             facts: Facts {
                 own_addresses: own().map(|a| a.prefix.ip).collect(),
                 gateways,
-                interfaces: Some(snapshot.links.iter().map(|link| link.name.clone()).collect()),
+                interfaces: Some(links().map(|link| link.name.clone()).collect()),
+                other_names: links()
+                    .flat_map(|link| link.alt_names.iter().map(|alt| (alt, &link.name)))
+                    .map(|(alt, name)| (alt.clone(), name.clone()))
+                    .collect(),
             },
             mac: Some(mac.unwrap_or(Mac::BROADCAST)),
             macs: macs(snapshot),

@@ -96,7 +96,7 @@ fn an_interface_that_the_box_does_not_have_moves_no_router_that_runs() {
         &kept.problems,
         Severity::Error,
         "/havip/virtual_router/default/interface (revision 1): error: this box has no interface eht0 \
-         (did you mean \"eth0\"?): what runs on another one stays there until it has",
+         to run on (did you mean \"eth0\"?): what runs on another one stays there until it has",
     );
     let once =
         kept.problems.iter().filter(|problem| problem.message.starts_with("this box has no"));
@@ -104,6 +104,10 @@ fn an_interface_that_the_box_does_not_have_moves_no_router_that_runs() {
     let fate =
         "error: virtual_router/2: there is no interface eht0: this router goes on in the form";
     assert_told(&kept.problems, Severity::Error, fate);
+    let real = [(IfName::new("eht0").unwrap(), IfName::new("eth0").unwrap())].into();
+    let by_other_name = Facts { other_names: real, ..on_box(&["eth0"]) };
+    let told_of = told(&built(&slip, Some(&before), &by_other_name).problems);
+    assert!(told_of.contains("(it is another name of eth0: write that)"), "{told_of}");
     // Only what it concerns is kept as it was.
     let one = etcd(&[
         DEFAULT,
@@ -301,7 +305,7 @@ fn the_store_cannot_take_the_box() {
     let facts = Facts {
         own_addresses: vec!["192.0.2.10".parse().unwrap()],
         gateways: vec!["192.0.2.1".parse().unwrap()],
-        interfaces: None,
+        ..Facts::default()
     };
     let policy = Policy {
         interfaces: Some(vec!["eth*".into(), "lo".into()]),
