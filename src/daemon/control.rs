@@ -49,8 +49,7 @@ use crate::store::snapshot::Snapshot;
 /// How often the box is looked at for what the store is told of it: its address, and the MAC of
 /// its tunnel.
 const LOOK: Duration = Duration::from_secs(10);
-/// How soon, if what the box was does not fit a new state of the store.
-#[cfg(feature = "etcd")]
+/// How soon, if it changed, or if what it was does not fit a new state of the store.
 const LOOK_SOON: Duration = Duration::from_secs(1);
 /// Clients' questions that may wait.
 const ASKS_MAX: usize = 64;
@@ -484,6 +483,7 @@ impl Control {
                         })
                         .collect();
                 }
+                Report::Box => self.look_at = self.look_at.min(clock::now() + LOOK_SOON),
                 Report::Stopped => stopped = true,
             }
         }

@@ -77,6 +77,8 @@ pub(super) enum Report {
     Trouble(String),
     /// Every router's state, after one of them moved.
     States(Vec<RouterState>),
+    /// What this box is may have changed.
+    Box,
     /// It has ended, after giving up everything.
     Stopped,
 }
@@ -125,6 +127,7 @@ struct Engine {
     troubles: Vec<String>,
     status_wanted: Vec<SyncSender<NodeStatus>>,
     states_unsent: bool,
+    box_unsent: bool,
     /// When the poller returned.
     woke_at: Instant,
     rests: Rests,
@@ -181,6 +184,7 @@ impl Engine {
             troubles: Vec::new(),
             status_wanted: Vec::new(),
             states_unsent: false,
+            box_unsent: false,
             woke_at: clock::now(),
             rests: Rests::new(),
             stop: None,
@@ -524,6 +528,12 @@ impl Engine {
                     self.wiring.notices_lost.fetch_add(count, Ordering::Relaxed);
                 }
             }
+        }
+        self.box_unsent |= actions.box_changed;
+        if self.box_unsent {
+            // Full: in the next turn.
+            self.box_unsent = self.wiring.reports.try_send(Report::Box).is_err();
+            ring |= !self.box_unsent;
         }
         self.states_unsent |= actions.states_changed;
         if actions.states_changed {

@@ -162,6 +162,8 @@ pub struct Actions {
     /// A router changed its state, or an active one its adverts or addresses: what others are told
     /// of this node is out of date.
     pub states_changed: bool,
+    /// A link, or an address that is not ours, changed: what this box is may be another.
+    pub box_changed: bool,
 }
 
 impl Actions {
@@ -185,6 +187,7 @@ impl Actions {
         self.notices.clear();
         self.untold.clear();
         self.states_changed = false;
+        self.box_changed = false;
     }
 
     /// Appends a frame that `write` makes.

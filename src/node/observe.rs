@@ -62,6 +62,7 @@ impl Node {
         if let Change::Address(address) = &change {
             self.claims.told((address.index, address.prefix));
         }
+        out.box_changed |= touched != Touched::Nothing && !ours;
         match touched {
             // One of ours that is known to be gone since its removal was acknowledged.
             Touched::Nothing => {
