@@ -9,6 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use havip::config::Prefix;
+use havip::linux::netlink::Requests;
 use lab::{Daemon, Lan, skip, wait};
 
 /// What Debian 12 lets an ordinary user lock, in bytes.
@@ -139,5 +141,74 @@ isolated! {
         wait("it has a guard again", || daemon.status()["guard"]["state"] == "running");
         assert!(daemon.stop().success());
         drop(daemon);
+    }
+}
+
+/// The soft limit of descriptors of a process.
+fn descriptors(daemon: &Daemon) -> String {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    line.split_whitespace().nth(3).unwrap().to_owned()
+}
+
+isolated! {
+    fn the_limit_of_descriptors_is_raised_as_far_as_it_may_be() {
+        let mut lan = Lan::new();
+        let host = lan.host();
+        let text = host.config(&routers(host.number(), 1));
+        let daemon = host.daemon_by(limited(&["--nofile=64:900"]), &[], &text);
+        daemon.wait_for("active");
+        assert_eq!(descriptors(&daemon), "900");
+    }
+}
+
+isolated! {
+    fn a_limit_of_descriptors_that_is_too_low_is_named_once_and_leaves_room_for_answers() {
+        const LINKS: usize = 40;
+        let mut lan = Lan::new();
+        let host = lan.host();
+        host.within(|| {
+            let mut requests = Requests::open().unwrap();
+            for number in 0..LINKS / 2 {
+                let names = [2 * number, 2 * number + 1].map(|n| lab::name(&format!("e{n}")));
+                requests.add_veth(&names[0], &names[1], None).unwrap();
+            }
+            for number in 0..LINKS {
+                let index = lab::index_of(&mut requests, &format!("e{number}"));
+                let ip = [10, 0, u8::try_from(number).unwrap(), 1].into();
+                requests.add_address(index, Prefix { ip, len: 24 }).unwrap();
+                requests.set_up(index, true).unwrap();
+            }
+        });
+        let names: Vec<usize> = (1..=LINKS).collect();
+        let mut text = format!("[node.gw{}]\nvrids = {names:?}\n", host.number());
+        for number in 0..LINKS {
+            text += &format!(
+                "[virtual_router.{}]\ninterface = \"e{number}\"\nvips = [\"10.0.{number}.9\"]\n",
+                number + 1
+            );
+        }
+        let text = host.config(&text);
+        let mut daemon = host.daemon_by(limited(&["--nofile=96:96"]), &[], &text);
+        let states = || {
+            let status = daemon.status();
+            let routers = status["vrrp"]["routers"].as_array().unwrap().clone();
+            routers.iter().map(|router| router["state"].to_string()).collect::<Vec<_>>()
+        };
+        let count = |state: &str| states().iter().filter(|known| known.contains(state)).count();
+        wait("some are active, and some cannot be", || {
+            count("active") > 0 && count("active") + count("initialize") == LINKS
+        });
+        assert!(count("initialize") > 0);
+        wait("it has tried again for a while", || {
+            daemon.status()["uptime_ms"].as_u64().unwrap() > 8000
+        });
+        let log = daemon.log();
+        assert_eq!(log.matches("RLIMIT_NOFILE").count(), 1, "{log}");
+        let warnings = daemon.status()["warnings"].to_string();
+        assert!(warnings.contains("RLIMIT_NOFILE) is 96"), "{warnings}");
+        let told = log.lines().filter(|line| line.contains("the limit of open files (EMFILE)"));
+        assert!(told.count() <= LINKS, "{log}");
+        assert!(daemon.stop().success());
     }
 }

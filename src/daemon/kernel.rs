@@ -4,18 +4,21 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::channel::{Bell, Ringer};
 use super::ledger::Ledger;
 use crate::linux::netlink::Requests;
-use crate::linux::{Groups, Membership, PacketSocket, VrrpSocket, Witness, errno};
+use crate::linux::{Groups, Membership, PacketSocket, VrrpSocket, Witness, errno, rt};
 use crate::node::kernel::{Errno, Op, Port, Snapshot};
 use crate::wire::vrrp::Vrid;
 
 /// ENODEV.
 const NO_DEVICE: Errno = Errno(19);
+/// Descriptors that are not for interfaces: clients, etcd, files, the next guard.
+const DESCRIPTORS_KEPT: u64 = 64;
 /// Requests that may wait for this thread.
 pub(super) const JOBS_MAX: usize = 64;
 
@@ -67,6 +70,8 @@ pub(super) fn run(
     let mut queue = VecDeque::new();
     let mut groups = Groups::default();
     let mut frames = None;
+    // Once a process: who fails tries again each second.
+    let mut told_limit = false;
     loop {
         queue.extend(jobs.try_iter());
         let Some(job) = queue.pop_front() else {
@@ -104,7 +109,17 @@ pub(super) fn run(
                 Answer::Applied(results)
             }
             Job::Open(port) => {
-                Answer::Opened(port, open(port, &mut frames).map_err(|error| errno(&error)))
+                let sockets = open(port, &mut frames).map_err(|error| errno(&error));
+                match &sockets {
+                    Err(Errno(libc::EMFILE)) if !told_limit => {
+                        told_limit = true;
+                        if answers.send(Answer::Trouble(descriptors_wanted())).is_err() {
+                            return;
+                        }
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+                Answer::Opened(port, sockets)
             }
             Job::Join(membership, anew) => {
                 let port = membership.port();
@@ -146,5 +161,26 @@ fn open(port: Port, shared: &mut Option<Arc<PacketSocket>>) -> io::Result<Box<So
     };
     let vrrp = VrrpSocket::open(port)?;
     let witness = Arc::new(Witness::open(port)?);
+    // The kernel gives the lowest number that is free: beyond this there is no room for who asks
+    // how it goes.
+    let number = u64::try_from(vrrp.as_fd().as_raw_fd()).unwrap_or(0);
+    if number >= descriptors_for_ports() {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    }
     Ok(Box::new(Sockets { vrrp, witness, frames }))
+}
+
+/// How many of the descriptors interfaces may take; the rest is for control and guard.
+fn descriptors_for_ports() -> u64 {
+    let limit = rt::descriptor_limit().unwrap_or(u64::MAX);
+    limit - limit.div_ceil(4).min(DESCRIPTORS_KEPT)
+}
+
+fn descriptors_wanted() -> String {
+    let limit = rt::descriptor_limit().unwrap_or(0);
+    format!(
+        "the limit of open files (RLIMIT_NOFILE) is {limit}, which is too few for all interfaces: \
+         raise it (LimitNOFILE=, ulimit -n) and start again; until then some routers do not take \
+         part"
+    )
 }

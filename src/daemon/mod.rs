@@ -145,6 +145,7 @@ fn panicked(doing: &'static str) -> Result<(), Error> {
 
 /// Starts everything and is the control thread then.
 fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Error> {
+    rt::raise_descriptor_limit().map_err(system("raising the limit of descriptors"))?;
     let will = Will::new().map_err(system("making a memfd"))?;
     let mut requests = Requests::open().map_err(system("opening netlink"))?;
     let missing = rights::missing(&mut requests).map_err(system("asking the kernel"))?;

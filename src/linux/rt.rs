@@ -65,6 +65,33 @@ fn memory_limit() -> io::Result<libc::rlim_t> {
     Ok(limit.rlim_cur)
 }
 
+/// Descriptors that this process may have open at a time.
+///
+/// # Errors
+/// None that Linux is known to give.
+pub fn descriptor_limit() -> io::Result<u64> {
+    descriptor_limits().map(|limit| limit.rlim_cur)
+}
+
+/// Allows this process as many descriptors as it may allow itself: what limits them by default is
+/// there for programs that use select(2).
+///
+/// # Errors
+/// None that Linux is known to give.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let mut limit = descriptor_limits()?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to a live structure.
+    sys::check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).map(drop)
+}
+
+fn descriptor_limits() -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live structure.
+    sys::check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    Ok(limit)
+}
+
 /// Whether this process may lock more than `limit` bytes. Asked by doing so: a capability that is
 /// held in a user namespace looks the same as one that counts.
 fn is_exempt(limit: libc::rlim_t) -> io::Result<bool> {

@@ -765,6 +765,8 @@ impl fmt::Display for Errno {
             17 => "exists already (EEXIST)",
             19 => "no such interface (ENODEV)",
             22 => "invalid argument (EINVAL)",
+            23 => "the box's limit of open files (ENFILE): raise sysctl fs.file-max",
+            24 => "the limit of open files (EMFILE): raise LimitNOFILE= or ulimit -n",
             90 => "packet too long (EMSGSIZE)",
             99 => "address not there (EADDRNOTAVAIL)",
             100 => "interface is down (ENETDOWN)",

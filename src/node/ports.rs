@@ -34,7 +34,10 @@ pub(super) struct PortCounters {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Opening,
+    Opening {
+        /// Why they could not be opened the last time: as long as that is the case nothing is new.
+        after: Option<Errno>,
+    },
     Open,
     Failed {
         errno: Errno,
@@ -71,11 +74,11 @@ impl Ports {
     pub(super) fn acquire(&mut self, port: Port, past: Past, out: &mut Actions) {
         let slot = self.ports.entry(port).or_insert_with(|| {
             out.kernel.push(Action::Open(port));
-            Slot { state: State::Opening, users: 0, past }
+            Slot { state: State::Opening { after: None }, users: 0, past }
         });
         slot.users += 1;
         if slot.state == State::Leaving {
-            slot.state = State::Opening;
+            slot.state = State::Opening { after: None };
         }
         self.idle.remove(&port);
     }
@@ -95,7 +98,7 @@ impl Ports {
         for port in idle.iter().copied() {
             let Some(slot) = self.ports.get_mut(&port) else { continue };
             match slot.state {
-                State::Opening | State::Leaving => slot.state = State::Leaving,
+                State::Opening { .. } | State::Leaving => slot.state = State::Leaving,
                 State::Open | State::Failed { .. } => {
                     self.remove(port);
                     out.kernel.push(Action::Close(port));
@@ -164,8 +167,12 @@ impl Ports {
     pub(super) fn missing(&self, port: Port) -> Option<NotReady> {
         match self.ports.get(&port).map(|slot| slot.state) {
             Some(State::Open) => None,
-            Some(State::Opening | State::Leaving) | None => Some(NotReady::SocketsOpening),
-            Some(State::Failed { errno, .. }) => Some(NotReady::SocketsFailed(errno)),
+            Some(State::Opening { after: None } | State::Leaving) | None => {
+                Some(NotReady::SocketsOpening)
+            }
+            Some(State::Failed { errno, .. } | State::Opening { after: Some(errno) }) => {
+                Some(NotReady::SocketsFailed(errno))
+            }
         }
     }
 
@@ -174,7 +181,11 @@ impl Ports {
         while let Some((at, port)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
             self.retries.remove(&(at, port));
             if let Some(slot) = self.ports.get_mut(&port) {
-                slot.state = State::Opening;
+                let after = match slot.state {
+                    State::Failed { errno, .. } => Some(errno),
+                    State::Opening { .. } | State::Open | State::Leaving => None,
+                };
+                slot.state = State::Opening { after };
                 out.kernel.push(Action::Open(port));
             }
         }
