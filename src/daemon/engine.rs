@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::channel::{Bell, Ringer};
 use super::fence::Ways;
-use super::kernel::{Answer, Job, Sockets};
+use super::kernel::{self, Answer, Job, Sockets};
 use super::record::Tape;
 use super::rests::{REST, Rests};
 use super::will::Will;
@@ -158,6 +158,7 @@ pub(super) fn run(wiring: Wiring, mut node: Node) -> io::Result<bool> {
     // The last word has to arrive: this thread has nothing else to do any more.
     let _ = engine.wiring.reports.send(Report::Stopped);
     engine.wiring.control.ring();
+    kernel::close_all(std::mem::take(&mut engine.sockets).into_values());
     result
 }
 

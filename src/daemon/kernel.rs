@@ -17,6 +17,8 @@ use crate::wire::vrrp::Vrid;
 
 /// ENODEV.
 const NO_DEVICE: Errno = Errno(19);
+/// Threads that close sockets at the end.
+const CLOSERS_MAX: usize = 64;
 /// Descriptors that are not for interfaces: clients, etcd, files, the next guard.
 const DESCRIPTORS_KEPT: u64 = 64;
 /// Requests that may wait for this thread.
@@ -56,6 +58,24 @@ pub(super) struct Sockets {
     pub(super) witness: Arc<Witness>,
     /// Sends frames where the witness does not: one for all interfaces.
     pub(super) frames: Arc<PacketSocket>,
+}
+
+/// Closes many sockets at the end, where somebody waits for it. For each packet socket the kernel
+/// waits tens of milliseconds until nobody can be reading it any more, and for several that are
+/// closed at the same time no longer than for one.
+pub(super) fn close_all(mut sockets: impl ExactSizeIterator<Item = Box<Sockets>>) {
+    let share = sockets.len().div_ceil(CLOSERS_MAX).max(1);
+    std::thread::scope(|scope| {
+        loop {
+            let chunk: Vec<_> = sockets.by_ref().take(share).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            let thread = std::thread::Builder::new().name("close".into()).stack_size(super::STACK);
+            // Without a thread they are closed here, one after the other.
+            let _ = thread.spawn_scoped(scope, move || drop(chunk));
+        }
+    });
 }
 
 /// Works until the engine is gone.
