@@ -81,7 +81,7 @@ impl Claims {
 
     pub(super) fn route(&mut self, place: Place, links: &Links) -> Option<Op> {
         let Route { len, table } = self.wanted_route(&place, links)?;
-        let lifetime = self.wanted.get(&place)?.lifetime;
+        let lifetime = self.longest(&place, Route { len, table })?;
         let again = match self.routes.get(&place) {
             Some((_, Standing::Ours)) => true,
             // It may have gone meanwhile.
@@ -108,6 +108,14 @@ impl Claims {
         }
         let prefix = Prefix { ip: place.1.ip, len: route.len };
         Some(Op { index: place.0, prefix, verb: Verb::Unroute { table: route.table } })
+    }
+
+    /// The longest lifetime of the VIPs that stand on one route: the others renew it too.
+    fn longest(&self, place: &Place, route: Route) -> Option<Option<u32>> {
+        let own = self.wanted.get(place)?.lifetime;
+        let others = self.alike(place, route).filter_map(|(other, _)| self.wanted.get(&other));
+        let mut all = others.map(|claim| claim.lifetime).chain([own]);
+        Some(all.try_fold(0, |longest, lifetime| Some(lifetime?.max(longest))))
     }
 
     /// Whether another VIP of ours stands on the same route.
@@ -172,6 +180,11 @@ impl Claims {
         };
         self.doubtful.remove(&key);
         self.routes.insert(place, (route, standing));
+        let is_joined = matches!(op.verb, Verb::Route { again: false, .. }) && result.is_err();
+        if is_joined && standing == Standing::Ours && place.1.ip.is_ipv6() {
+            // Its lifetime is another VIP's, and may be shorter.
+            self.queue(Kind::Route, place);
+        }
         None
     }
 }
