@@ -78,6 +78,9 @@ impl Keepalived {
         program.arg("--use-file").arg(&config);
         program.arg("--pid").arg(folder.join("pid"));
         program.arg("--vrrp_pid").arg(folder.join("vrrp_pid"));
+        // Of processes that it does not start: a file that it cannot write counts as a running one.
+        program.arg("--checkers_pid").arg(folder.join("checkers_pid"));
+        program.arg("--bfd_pid").arg(folder.join("bfd_pid"));
         let child = host.start(&mut program, &log);
         Self { child, log }
     }
