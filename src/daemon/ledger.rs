@@ -4,7 +4,7 @@
 //!
 //! A line is written before the kernel is asked to put an address, and another one after it
 //! removed it, so that a process that dies in between has named too many addresses and never too
-//! few. What the file names is believed only of the boot and the network namespace that wrote it,
+//! few. There is a file while there is something to name. What the file names is believed only of the boot and the network namespace that wrote it,
 //! and only where an address without owner is there with the kind of lifetime that was asked for.
 
 use std::collections::BTreeMap;
@@ -33,6 +33,9 @@ type Place = (IfIndex, Prefix);
 #[derive(Debug)]
 pub(super) struct Ledger {
     path: PathBuf,
+    /// Whether the kernel needs it, and it can be written.
+    kept: bool,
+    /// While there is something to name.
     file: Option<File>,
     /// What it names, and whether each has a lifetime.
     held: BTreeMap<Place, bool>,
@@ -53,7 +56,7 @@ impl Ledger {
     /// in `snapshot` show that the kernel keeps their owner.
     pub(super) fn open(run_dir: &Path, snapshot: &Snapshot) -> (Self, Leftovers) {
         let path = run_dir.join(FILE);
-        let mut ledger = Self { path, file: None, held: BTreeMap::new(), bytes: 0 };
+        let mut ledger = Self { path, kept: true, file: None, held: BTreeMap::new(), bytes: 0 };
         let mut leftovers = Leftovers::default();
         if kernel_keeps_owners(snapshot) {
             ledger.stop();
@@ -91,7 +94,7 @@ impl Ledger {
             let (Verb::Add { lifetime } | Verb::Renew { lifetime }) = op.verb else { continue };
             let fenced = lifetime.is_some();
             let place = (op.index, op.prefix);
-            if self.file.is_some() && self.held.insert(place, fenced) != Some(fenced) {
+            if self.kept && self.held.insert(place, fenced) != Some(fenced) {
                 put_line(&mut lines, place, fenced);
             }
         }
@@ -127,24 +130,38 @@ impl Ledger {
 
     /// Takes a dump: once it shows an owner, the file is not needed any more.
     pub(super) fn dumped(&mut self, snapshot: &Snapshot) {
-        if self.file.is_some() && kernel_keeps_owners(snapshot) {
+        if self.kept && kernel_keeps_owners(snapshot) {
             self.stop();
         }
     }
 
     fn append(&mut self, lines: &str) -> Result<(), String> {
-        let Some(file) = self.file.as_mut().filter(|_| !lines.is_empty()) else { return Ok(()) };
+        if !self.kept || lines.is_empty() {
+            return Ok(());
+        }
         self.bytes = self.bytes.saturating_add(lines.len() as u64);
-        let written =
-            if self.bytes > FILE_MAX { self.rewrite() } else { file.write_all(lines.as_bytes()) };
+        let written = match &mut self.file {
+            Some(file) if self.bytes <= FILE_MAX && !self.held.is_empty() => {
+                file.write_all(lines.as_bytes())
+            }
+            Some(_) | None => self.rewrite(),
+        };
         written.map_err(|error| {
-            self.file = None;
+            (self.kept, self.file) = (false, None);
             self.told(&error)
         })
     }
 
-    /// Writes all of it anew, beside the old one and then in its place.
+    /// Writes all of it anew, beside the old one and then in its place; removes the file if there
+    /// is nothing to name.
     fn rewrite(&mut self) -> io::Result<()> {
+        if self.held.is_empty() {
+            (self.file, self.bytes) = (None, 0);
+            return match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            };
+        }
         let mut text = format!("{MAGIC}\n{}\n", place_in_time());
         for (place, fenced) in &self.held {
             put_line(&mut text, *place, *fenced);
@@ -163,18 +180,10 @@ impl Ledger {
     }
 
     fn stop(&mut self) {
-        self.file = None;
+        (self.kept, self.file) = (false, None);
         self.held.clear();
         // Mostly there is none.
         let _ = fs::remove_file(&self.path);
-    }
-}
-
-impl Drop for Ledger {
-    fn drop(&mut self) {
-        if self.held.is_empty() && self.file.is_some() {
-            self.stop();
-        }
     }
 }
 
@@ -390,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn renewals_write_nothing_and_a_clean_end_leaves_no_file() {
+    fn renewals_write_nothing_and_there_is_no_file_while_there_is_nothing_to_name() {
         let dir = RunDir::new("clean");
         let (mut ledger, _) = Ledger::open(&dir.0, &Snapshot::default());
         ledger.before(&[put(1, Some(4))]).unwrap();
@@ -401,8 +410,9 @@ mod tests {
         ledger.before(&[put(2, Some(4))]).unwrap();
         let results = [Ok(()), Err(Errno(libc::EADDRNOTAVAIL))];
         ledger.after(&[remove(1), remove(2)], &results).unwrap();
-        drop(ledger);
         assert!(!dir.0.join(FILE).exists());
+        ledger.before(&[put(1, Some(4))]).unwrap();
+        assert_eq!(dir.text(), text);
     }
 
     #[test]
@@ -422,6 +432,7 @@ mod tests {
     fn it_does_not_grow_without_bound() {
         let dir = RunDir::new("bound");
         let (mut ledger, _) = Ledger::open(&dir.0, &Snapshot::default());
+        ledger.before(&[put(2, Some(4))]).unwrap();
         for _ in 0..20_000 {
             ledger.before(&[put(1, Some(4))]).unwrap();
             ledger.after(&[remove(1)], &[Ok(())]).unwrap();
