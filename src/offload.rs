@@ -64,7 +64,7 @@ pub struct Busy {
 
 impl fmt::Display for Busy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not begun, as the one before has not ended: {}", self.doing)
+        write!(f, "not started, as an earlier one has not finished: {}", self.doing)
     }
 }
 

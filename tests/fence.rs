@@ -228,7 +228,7 @@ isolated! {
         daemon.wait_for("active");
         wait("it answers", || asker.is_answered(a.mac(), VIP, own));
         assert_eq!(tables(&a), "");
-        wait("it is told", || daemon.log().contains("an earlier run had left one"));
+        wait("it is told", || daemon.log().contains("removed the one that an earlier run had left"));
         assert!(daemon.stop().success());
     }
 }

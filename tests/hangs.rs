@@ -123,9 +123,9 @@ isolated! {
         daemon.signal("-HUP");
         wait("it is told that reading hangs", || {
             let warnings = daemon.status()["warnings"].to_string();
-            warnings.contains("havip.toml: not ended after")
+            warnings.contains("havip.toml: not finished after")
         });
-        wait("and logged", || daemon.log().contains("havip.toml: takes long"));
+        wait("and logged", || daemon.log().contains("havip.toml: not finished yet"));
         assert_eq!(daemon.state(), "active");
         ends(&host, &mut daemon);
     }

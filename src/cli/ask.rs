@@ -33,7 +33,7 @@ impl Daemon {
                 (Err(LoadError::Absent(_)), None) => RUN_DIR.into(),
                 (Err(error), None) => {
                     let _ = refused::report(&error);
-                    complain(&format!("asking the daemon in {RUN_DIR}; --run-dir names another"));
+                    complain(&format!("asking the daemon in {RUN_DIR}; use --run-dir for another"));
                     RUN_DIR.into()
                 }
                 (Err(error), Some(_)) => return Err(refused::report(&error)),
@@ -95,7 +95,7 @@ impl Daemon {
             exit
         })?;
         serde_json::from_slice(&body).map_err(|error| {
-            complain(&format!("{path}: no JSON: {error}"));
+            complain(&format!("{path}: the answer is not JSON: {error}"));
             Exit::Failed
         })
     }

@@ -66,8 +66,8 @@ fn of_this_node(local: &Local) -> Vec<Problem> {
                 return Vec::new();
             }
             let message = format!(
-                "this host is {}, of which nothing is said here: on it, a daemon with this file \
-                 would run no router; set [havip] node there, or list its routers; known: {}",
+                "this host's name is {}, which is no node of this file: a daemon with this file would \
+                 run no router here; set [havip] node, or list this node's routers; known: {}",
                 short(&name),
                 short(&known.join(", "))
             );
@@ -152,8 +152,8 @@ fn verdict(what: &str, problems: Vec<Problem>, nodes: usize, elsewhere: bool) ->
     }
     if nodes == 0 && !elsewhere {
         print(&format!(
-            "{what}: error: it names no node, so that nothing runs by it; \
-             node/NAME/vrids lists the routers of each node (see conf/havip.toml)\n"
+            "{what}: error: it names no node, so no router would run; \
+             list the routers of each node in node/NAME/vrids (see conf/havip.toml)\n"
         ));
         return Exit::Config;
     }
@@ -161,7 +161,9 @@ fn verdict(what: &str, problems: Vec<Problem>, nodes: usize, elsewhere: bool) ->
         Some(Severity::Error) => Exit::Config,
         Some(Severity::Warning) => Exit::Warnings,
         Some(Severity::Note) | None if nodes == 0 => {
-            print(&format!("{what}: right; its nodes stand in etcd: havip check --etcd\n"));
+            print(&format!(
+                "{what}: right; its nodes are in etcd, which havip check --etcd checks\n"
+            ));
             Exit::Done
         }
         Some(Severity::Note) | None => {

@@ -6,10 +6,10 @@ use super::{Exit, print};
 
 pub(super) const COMMAND: Command = Command {
     name: "confirm",
-    summary: "let go what vanished from etcd and is held",
+    summary: "release routers that vanished from etcd and are held",
     about: "\
 Routers whose keys vanish from etcd without an order, or that a restored etcd does not have, go on,
-and `havip status` lists them as held. This lets them go: what etcd has now counts. Nothing else
+and `havip status` lists them as held. This releases them: what etcd has now counts. Nothing else
 changes. `[etcd] vanished = \"release\"` in the local file does so without asking.",
     argument: Word::Config,
     flags: &[super::CONFIG_FLAG, super::RUN_DIR_FLAG],
@@ -25,7 +25,7 @@ fn run(given: &Given) -> Exit {
     let released: Vec<&str> = released.filter_map(serde_json::Value::as_str).collect();
     match released.as_slice() {
         [] => print("nothing was held\n"),
-        names => print(&format!("let go: {}\n", names.join(", "))),
+        names => print(&format!("released: {}\n", names.join(", "))),
     }
     Exit::Done
 }

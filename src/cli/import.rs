@@ -13,10 +13,10 @@ pub(super) const COMMAND: Command = Command {
     name: "import",
     summary: "put TOML into etcd, checked, in one revision",
     about: "\
-Puts what of FILE differs from etcd there in one transaction: all of it or nothing, and nothing if
+Writes the keys of FILE that differ from etcd there in one transaction: all of it or nothing, and nothing if
 another changed one of these keys meanwhile. Keys that FILE does not have stay as they are. First it
 checks, as `havip check` does, what etcd would have then: with an error in it that etcd does not have
-already, nothing is written, and it ends with 3. A key that nobody knows is put there with a warning.",
+already, nothing is written, and it ends with 3. A key that havip does not know is written with a warning.",
     argument: Word::Other("FILE"),
     flags: &[
         CONFIG_FLAG,
@@ -31,7 +31,7 @@ already, nothing is written, and it ends with 3. A key that nobody knows is put 
             long: "force",
             short: None,
             value: None,
-            help: "Write it although it has errors: a backup as it was.",
+            help: "Write FILE although it has errors, as when a backup is restored.",
         },
     ],
     run,
@@ -88,7 +88,7 @@ fn run(given: &Given) -> Exit {
     let (keys, left_out) = to_flat(&tree, prefix);
     for path in left_out {
         complain(&format!(
-            "{path}: not put into etcd: only the local file has settings, and nodes write status \
+            "{path}: not put into etcd: settings belong in the local file, and nodes write status \
              and vRouterGateway themselves"
         ));
     }

@@ -51,9 +51,9 @@ pub enum Exit {
 }
 
 pub(crate) const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 configuration cannot run, 4 configuration has warnings
-or (status --check) not all is well, 5 permission missing, 6 no configuration,
-7 no daemon answers.
+Exit codes: 0 done, 1 failed, 2 usage, 3 configuration cannot run, 4 configuration has warnings,
+(status --check) not all is well or (export) a key is left out, 5 permission missing,
+6 no configuration, 7 no daemon answers.
 ";
 
 const CONFIG_FLAG: Flag = Flag {

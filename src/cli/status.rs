@@ -142,8 +142,8 @@ fn told(router: &Value) -> impl Iterator<Item = (&'static str, &str)> {
 fn not_advertised(router: &Value) -> Option<String> {
     let count = router["not_advertised"].as_u64().filter(|count| *count > 0)?;
     Some(format!(
-        "{count} VIP(s) do not fit into an advert: held, but not advertised; raise the MTU of {}, \
-         or move them to vips_excluded or to another router",
+        "{count} VIP(s) do not fit into an advert: they are on the interface, but not advertised; \
+         raise the MTU of {}, or move them to vips_excluded or to another router",
         text(router, "interface")
     ))
 }

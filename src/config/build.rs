@@ -267,8 +267,8 @@ impl<'a> Builder<'a> {
                 (None, None) => String::new(),
             };
             let message = format!(
-                "this box has no interface {new} to run on{hint}: what runs on another one stays \
-                 there until it has"
+                "this box has no interface {new} to run on{hint}; a router that runs on another \
+                 one stays there until it has"
             );
             let found = router_key("interface").and_then(|key| self.view.find(name.as_str(), key));
             if let Some(found) = found {

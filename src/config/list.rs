@@ -23,7 +23,7 @@ pub(super) fn routers(item: &str) -> Parsed<Vec<RouterName>> {
             (first..=last).map(|vrid| name(&vrid.to_string())).collect()
         }
         _ => Err(format!(
-            "\"{}\" is no range of VRIDs: write the lower one, 1 to 255, then \"-\" and the higher",
+            "\"{}\" is no range of VRIDs: write the lower one, then \"-\" and the higher, 1 to 255",
             short(item)
         )),
     }
@@ -73,14 +73,14 @@ fn range(item: &str) -> Parsed<Option<Vec<Prefix>>> {
     };
     let address = |text: &str| text.parse::<IpAddr>().ok();
     let (Some(low), Some(high)) = (address(first), address(&whole)) else {
-        return Err(wrong("both ends are addresses, or the second the last part of one"));
+        return Err(wrong("write two addresses, or an address and the last part of another"));
     };
     let bits = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
         IpAddr::V6(ip) => ip.to_bits(),
     };
     if low.is_ipv4() != high.is_ipv4() || bits(low) > bits(high) {
-        return Err(wrong("the lower address comes first, the higher one of its family then"));
+        return Err(wrong("write the lower address first, then a higher one of the same family"));
     }
     if bits(high) - bits(low) >= RANGE_MAX {
         return Err(wrong(&format!("it has more than {RANGE_MAX} addresses")));
@@ -146,12 +146,12 @@ mod tests {
             ("192.0.2.255-192.0.3.0", Ok("192.0.2.255 192.0.3.0")),
             ("2001:db8::9-b", Ok("2001:db8::9 2001:db8::a 2001:db8::b")),
             ("fe80::1-fe80::2/64", Ok("fe80::1/64 fe80::2/64")),
-            ("192.0.2.10-9", Err("the lower address comes first")),
-            ("192.0.2.10-fe80::1", Err("the lower address comes first")),
-            ("192.0.2.10-256", Err("both ends are addresses")),
-            ("192.0.2.10-", Err("both ends are addresses")),
-            ("-192.0.2.10", Err("both ends are addresses")),
-            ("192.0.2.1-2-3", Err("both ends are addresses")),
+            ("192.0.2.10-9", Err("write the lower address first")),
+            ("192.0.2.10-fe80::1", Err("write the lower address first")),
+            ("192.0.2.10-256", Err("write two addresses")),
+            ("192.0.2.10-", Err("write two addresses")),
+            ("-192.0.2.10", Err("write two addresses")),
+            ("192.0.2.1-2-3", Err("write two addresses")),
             ("192.0.2.10-11/33", Err("the prefix length is 1 to 32")),
             ("10.0.0.0-10.0.4.0", Err("more than 1024 addresses")),
             ("::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", Err("more than 1024 addresses")),

@@ -232,7 +232,7 @@ impl RouterName {
             return Err(BadName("a router's name has letters, digits, \"-\" and \"_\" only"));
         }
         if name.contains('-') && name.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
-            return Err(BadName("a router's name is no range; only a node's vrids has ranges"));
+            return Err(BadName("a router's name must not look like a range of VRIDs"));
         }
         Ok(Self(name.into()))
     }

@@ -64,7 +64,7 @@ impl Policy {
             Family::V6 => LEAST_V6,
         };
         if vip.len < least {
-            // The kernel routes a VIP's whole prefix to its interface.
+            // A VIP gets an on-link route of its whole prefix.
             return Err(format!(
                 "{vip}: the store may not route a network wider than /{least} to an interface; if \
                  that is meant, list it in the local file"

@@ -363,7 +363,7 @@ fn flat<'a>(
     value: &'a [u8],
 ) -> Result<Option<(&'a str, Value)>, String> {
     if key.len() > KEY_MAX {
-        return Err(format!("a key of {} bytes, and {KEY_MAX} are read", key.len()));
+        return Err(format!("a key of {} bytes; havip reads keys of at most {KEY_MAX}", key.len()));
     }
     if value.len() > VALUE_MAX {
         return Err(too_long(value.len()));
@@ -380,7 +380,7 @@ fn flat<'a>(
         return Err("a control character in the key".into());
     }
     if path.split('/').count() > SEGMENTS_MAX {
-        return Err("more segments than any key of havip's".into());
+        return Err("more segments than any key that havip knows".into());
     }
     Ok(Some((path, text(value.trim()))))
 }
@@ -393,7 +393,7 @@ fn etcd(key: &[u8], mod_revision: i64) -> Origin {
 }
 
 fn too_long(bytes: usize) -> String {
-    format!("a value of {bytes} bytes, and {VALUE_MAX} (1 MiB) are read")
+    format!("a value of {bytes} bytes; havip reads values of at most {VALUE_MAX} (1 MiB)")
 }
 
 /// The text of a TOML file.
@@ -452,7 +452,7 @@ fn collect(
             return Err(wrong("a key is not empty".into()));
         }
         if path.len() > KEY_MAX || path.split('/').count() > SEGMENTS_MAX {
-            return Err(wrong("deeper or longer than any key of havip's".into()));
+            return Err(wrong("deeper or longer than any key that havip knows".into()));
         }
         let value = match value.get_ref() {
             DeValue::Table(_) if name.is_empty() => return Err(wrong("a key is not empty".into())),

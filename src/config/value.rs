@@ -144,7 +144,7 @@ pub(super) fn auth_pass(value: &Value) -> Parsed<Secret> {
         1..=8 => Ok(Secret::new(text.to_owned())),
         length => Err(format!(
             "a password has 1 to 8 bytes, this one has {length}; of a longer one keepalived sends \
-             the first 8, so write those alone"
+             only the first 8: write those"
         )),
     }
 }

@@ -306,7 +306,7 @@ impl Control {
             Ok(None) => {}
             Ok(Some(listener)) => {
                 if self.server.is_some() || self.no_socket.take().is_some() {
-                    log::info!("the control socket is made again");
+                    log::info!("the control socket was created again");
                 }
                 // Whoever was connected to the one before is answered.
                 self.server = self
@@ -316,8 +316,8 @@ impl Control {
             }
             Err(error) => {
                 let why = format!(
-                    "run_dir: {error}; `havip status` and the like do not reach this daemon \
-                     until that is mended; trying again each {} s",
+                    "run_dir: {error}; no command reaches this daemon (havip status, show, \
+                     confirm) until that is corrected; trying again every {} s",
                     LOOK.as_secs()
                 );
                 if self.no_socket.as_ref() != Some(&why) {
@@ -413,10 +413,10 @@ impl Control {
         let now: BTreeSet<String> =
             offload::hanging().into_iter().map(|(doing, _)| doing).collect();
         for doing in now.difference(&self.hanging) {
-            log::warn!("{doing}: takes long; what runs goes on without it");
+            log::warn!("{doing}: not finished yet; routers and adverts do not wait for it");
         }
         for doing in self.hanging.difference(&now) {
-            log::info!("{doing}: has ended");
+            log::info!("{doing}: finished");
         }
         self.hanging = now;
     }
@@ -612,7 +612,10 @@ impl Control {
                 for problem in &problems {
                     log::error!("{problem:#}");
                 }
-                log::error!("{}: not taken over; what ran goes on", path.display());
+                log::error!(
+                    "{}: not applied; havip keeps the last valid configuration",
+                    path.display()
+                );
                 self.refused = problems.iter().map(ToString::to_string).collect();
             }
         }
@@ -689,7 +692,10 @@ impl Control {
 /// What takes longer than it should, for the status.
 fn hanging() -> impl Iterator<Item = String> {
     let words = |(doing, time): (String, Duration)| {
-        format!("{doing}: not ended after {} s; what runs goes on without it", time.as_secs())
+        format!(
+            "{doing}: not finished after {} s; routers and adverts do not wait for it",
+            time.as_secs()
+        )
     };
     offload::hanging().into_iter().map(words)
 }

@@ -141,12 +141,12 @@ pub(super) fn remove_earlier() -> Option<String> {
     }
     match Fence::open().and_then(|mut fence| fence.remove()) {
         Ok(false) => None,
-        Ok(true) => Some("fence: an earlier run had left one, which is removed".to_owned()),
+        Ok(true) => Some("fence: removed the one that an earlier run had left".to_owned()),
         // A kernel without nf_tables, or without one of the families.
         Err(error) if is_absent(&error) => None,
         Err(error) => Some(format!(
-            "fence: what an earlier run left cannot be removed, and may shut off VIPs: {error}; \
-             remove it: {BY_HAND}"
+            "fence: the one that an earlier run left cannot be removed, and may block VIPs: {error}; \
+             remove it by hand: {BY_HAND}"
         )),
     }
 }
@@ -191,7 +191,7 @@ fn run(waiting: &Mutex<Vec<Vec<Passage>>>, bell: &Bell, speaker: &Speaker) {
     if let Err(error) = Fence::open().and_then(|mut fence| fence.remove())
         && !is_absent(&error)
     {
-        log::warn!("fence: it cannot be removed: {error}; remove it: {BY_HAND}");
+        log::warn!("fence: cannot be removed: {error}; remove it by hand: {BY_HAND}");
     }
 }
 

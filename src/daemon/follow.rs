@@ -241,8 +241,8 @@ impl Follow {
         let nameless = (node_ip.is_none() && !active.is_empty()).then(|| {
             let Options { prefix, node, .. } = &self.options;
             format!(
-                "{prefix}vRouterGateway/: not written: this box has no IPv4 address but VIPs and \
-                 /32 ones, and no global IPv6 one; set {prefix}node/{node}/node_ip"
+                "{prefix}vRouterGateway/: not written: this box has no IPv4 address except VIPs and \
+                 /32 ones, and no global IPv6 address; set {prefix}node/{node}/node_ip"
             )
         });
         if nameless != self.nameless {

@@ -158,7 +158,7 @@ pub(super) fn run(
                 // Its interface went, and is told of elsewhere.
                 Err(error) if errno(&error) == NO_DEVICE => continue,
                 Err(error) => Answer::Trouble(format!(
-                    "who else has a VIP is not heard: setting up a packet socket: {error}"
+                    "other hosts that have a VIP are not noticed: setting up a packet socket: {error}"
                 )),
             },
             Job::Close(sockets) => {

@@ -4,8 +4,9 @@
 //!
 //! A line is written before the kernel is asked to put an address, and another one after it
 //! removed it, so that a process that dies in between has named too many addresses and never too
-//! few. There is a file while there is something to name. What the file names is believed only of the boot and the network namespace that wrote it,
-//! and only where an address without owner is there with the kind of lifetime that was asked for.
+//! few. There is a file while there is something to name. What the file names is believed only of
+//! the boot and the network namespace that wrote it, and only where an address without owner is
+//! there with the kind of lifetime that was asked for.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

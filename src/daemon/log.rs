@@ -107,8 +107,9 @@ fn write(tasks: &Receiver<Task>, lost: &AtomicU64) {
         }
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let told =
-                format!("warn: {lost} message(s) of this log are lost: nobody read it in time\n");
+            let told = format!(
+                "warn: {lost} message(s) of this log are lost: standard error was not read in time\n"
+            );
             let _ = io::stderr().write_all(told.as_bytes());
         }
     }

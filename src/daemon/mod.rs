@@ -95,7 +95,7 @@ impl std::fmt::Display for Error {
             Self::Owner(why) => why.fmt(f),
             Self::Rights(missing) => write!(
                 f,
-                "the kernel refuses what needs {}: start havip as root, or give it both \
+                "{} missing in this network namespace: start havip as root, or give it both \
                  capabilities (systemd: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW; a container: \
                  --cap-add NET_ADMIN --cap-add NET_RAW)",
                 missing.join(" and ")
@@ -181,12 +181,12 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         .map_err(system("opening the will again"))?;
     let first = settings.guard.then(|| starter.start());
 
-    offload::start().map_err(system("starting the threads for what may wait"))?;
-    offload::reactor().map_err(system("starting smol's thread"))?;
+    offload::start().map_err(system("starting the threads for files and names"))?;
+    offload::reactor().map_err(system("starting the thread that waits for sockets"))?;
 
     // Addresses of an earlier run are the node's to find and remove; nobody looks at routes.
     if let Err(error) = remove_routes() {
-        warnings.push(format!("on-link routes of an earlier run may be left: {error}"));
+        warnings.push(format!("on-link routes of an earlier run cannot be removed: {error}"));
     }
     let (ledger, leftovers) = Ledger::open(&settings.run_dir, &snapshot);
     warnings.extend(leftovers.warnings);
@@ -314,8 +314,8 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         // All is said and taken away.
         Ok(Ok(true)) => will::disarm(&last_will).map_err(system("disarming the guard"))?,
         Ok(Ok(false)) => ::log::warn!(
-            "the kernel does not answer: addresses that are left go by the guard, or with their \
-             lifetime"
+            "the kernel does not answer: the guard removes the addresses that are left, or the kernel \
+             does at the end of their lifetime"
         ),
         Ok(Err(error)) => return Err(system("running the engine")(error)),
         Err(_) => return panicked("running the engine"),

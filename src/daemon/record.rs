@@ -41,7 +41,7 @@ impl Tape {
         let name = path.display().to_string();
         let writer = super::spawn("record", move || {
             if let Err(error) = write(file, &turns, &bell, &hole) {
-                log::error!("record {name}: {error}; it ends here");
+                log::error!("record {name}: {error}; recording has stopped");
             }
         })?;
         Ok((Self { frames, bell: ringer, has_hole }, writer))

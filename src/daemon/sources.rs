@@ -78,7 +78,7 @@ fn exposed(tree: &Tree, path: &Path, mode: u32) -> Option<Problem> {
     let (at, entry) = tree.below("").find(|(path, _)| is_secret(path))?;
     (mode & 0o077 != 0).then(|| {
         let message = format!(
-            "a password in a file that others may read (mode {:04o}); type: chmod 600 {}",
+            "a password in a file that others may read (mode {:04o}); run: chmod 600 {}",
             mode & 0o7777,
             path.display()
         );
@@ -108,7 +108,7 @@ mod tests {
             let text = found.map(|problem| problem.to_string()).unwrap_or_default();
             let at = "h.toml:2: warning: virtual_router/51/auth_pass: a password in a file";
             assert!(
-                !told || (text.starts_with(at) && text.ends_with("chmod 600 h.toml")),
+                !told || (text.starts_with(at) && text.ends_with("run: chmod 600 h.toml")),
                 "{text}"
             );
             assert!(!text.contains("geheim"));

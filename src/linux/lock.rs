@@ -44,7 +44,7 @@ impl fmt::Display for LockError {
                     None => f.write_str("another process")?,
                 }
                 f.write_str(
-                    "; stop it, or, in another network namespace, give this one another run_dir",
+                    "; stop it, or, if it is in another network namespace, set another run_dir here",
                 )
             }
             Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
@@ -62,8 +62,8 @@ impl std::error::Error for LockError {
 }
 
 impl Lock {
-    /// Locks `path`, which is made if absent (mode 0600, as whoever may read it could lock it, too), and writes the process number into it.
-    /// Does not wait.
+    /// Locks `path`, which is made if absent (mode 0600, as whoever may read it could lock it, too),
+    /// and writes the process number into it. Does not wait.
     ///
     /// # Errors
     /// [`LockError::Held`] when another process holds it, else what the file system says.

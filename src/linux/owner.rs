@@ -46,7 +46,7 @@ impl fmt::Display for NotOwner {
                 }
                 f.write_str(
                     " a havip daemon in this network namespace already; stop it first: one daemon \
-                     serves all routers of a network namespace",
+                     runs all routers of a network namespace",
                 )
             }
             Self::Squatter { user } => {
@@ -57,14 +57,15 @@ impl fmt::Display for NotOwner {
                 let name = String::from_utf8_lossy(NAME);
                 write!(
                     f,
-                    " has the abstract socket \"{name}\", by which a second daemon in this network \
-                     namespace would be noticed; end that process (ss -xlp)"
+                    " has the abstract socket \"{name}\", by which havip notices a second daemon in \
+                     this network namespace; find that process (ss -xlp) and stop it"
                 )
             }
             Self::Io(error) => write!(
                 f,
-                "a second daemon in this network namespace would not be noticed: its abstract \
-                 socket: {error}"
+                "cannot make sure that no second daemon runs in this network namespace: abstract \
+                 socket \"{}\": {error}",
+                String::from_utf8_lossy(NAME)
             ),
         }
     }

@@ -237,7 +237,7 @@ fn open_unbound(family: Family) -> io::Result<OwnedFd> {
     sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 0)
         .map_err(step("setting the receive buffer"))?;
     sys::set_send_options(fd).map_err(step("setting the send buffer and priority"))?;
-    without_loop(fd, family).map_err(step("keeping what is sent from being heard here"))?;
+    without_loop(fd, family).map_err(step("turning off multicast loopback"))?;
     Ok(socket)
 }
 

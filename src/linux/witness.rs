@@ -32,8 +32,8 @@ const ALL: u16 = 0x0003;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// For ARP, or for neighbour advertisements, of one interface; over IPv4 it sends frames as well. It hears nothing but what it was
-/// told to watch: however busy the LAN is, nobody is woken for others'.
+/// For ARP, or for neighbour advertisements, of one interface; over IPv4 it sends frames as well. It
+/// hears nothing but what it was told to watch: however busy the LAN is, nobody is woken for others'.
 #[derive(Debug)]
 pub struct Witness {
     file: File,

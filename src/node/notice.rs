@@ -455,22 +455,23 @@ impl fmt::Display for Notice {
             Self::HeldByOther { router, other, interface, owner } => {
                 write!(
                     f,
-                    "({router}) {other} is on {interface} and not from havip: it counts as the \
-                     VIP and is announced, and stays as it is, before and after"
+                    "({router}) {other} is on {interface} and not from havip: havip announces it \
+                     as the VIP, and neither changes nor removes it"
                 )?;
                 if *owner {
-                    return f.write_str("; priority 255 says that it is this box's own");
+                    return f.write_str("; priority 255 means that it is this box's own address");
                 }
                 let Prefix { ip, len } = other.prefix;
                 write!(
                     f,
-                    "; unless this box alone is to have it, remove it (ip address del {ip}/{len} \
-                     dev {interface}): havip then adds its own"
+                    "; it stays there when another gateway takes over; to have havip manage the \
+                     VIP, remove it (ip address del {ip}/{len} dev {interface}): havip then adds \
+                     its own"
                 )
             }
             Self::Vacated { router, address } => write!(
                 f,
-                "({router}) the {address} that was not from havip is gone from the interface; \
+                "({router}) {address}, which was not from havip, was removed from the interface; \
                  havip adds its own"
             ),
             Self::UnfitVip { router, address, why } => {
@@ -487,8 +488,8 @@ impl fmt::Display for Notice {
             }
             Self::NotAdvertised { router, count } => write!(
                 f,
-                "({router}) {count} VIP(s) do not fit into an advert: held, but not advertised; \
-                 move them to vips_excluded or to another router"
+                "({router}) {count} VIP(s) do not fit into an advert: they are on the interface, but \
+                 not advertised; raise its MTU, or move them to vips_excluded or to another router"
             ),
             Self::AddressConflict { router, address, ours, theirs } => {
                 write!(f, "({router}) {}", Conflict { address, ours: *ours, theirs: *theirs })
@@ -511,13 +512,14 @@ impl fmt::Display for Notice {
             }
             Self::Rejoined { interface, family } => write!(
                 f,
-                "{interface}: the kernel had lost the membership of the {family} VRRP group, and no \
-                 advert was heard: joined again"
+                "{interface}: the kernel had lost the membership of the {family} VRRP group, so that \
+                 no advert was received; havip joined it again"
             ),
             Self::Flapping { router, count, state } => write!(
                 f,
-                "({router}) {count} more changes of its state within {} s: now {state}; look for a \
-                 link, an address or a peer that comes and goes",
+                "({router}) its state changed {count} more times within {} s, which are not logged one \
+                 by one; it is {state} now; look for a link, an address or a peer that comes and \
+                 goes",
                 FLAPS_WINDOW.as_secs()
             ),
             Self::Stopping => f.write_str("giving up all routers"),
@@ -533,8 +535,8 @@ impl fmt::Display for Foreign<'_> {
         let Self(src, vrid) = self;
         write!(
             f,
-            "{src} uses VRID {vrid} for other addresses and for none of this router's: another \
-             cluster on this link, whose adverts count for nothing here; give one of the two \
+            "{src} advertises VRID {vrid} with other addresses and none of this router's: it is \
+             another cluster on this link, and its adverts are ignored here; give one of the two \
              clusters another VRID"
         )
     }
@@ -550,15 +552,15 @@ pub(super) struct Conflict<'a> {
 impl fmt::Display for Conflict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, ours, theirs } = self;
-        write!(f, "{theirs} says that {address} is there as well")?;
+        write!(f, "the host with MAC {theirs} answers for {address} as well")?;
         if let Some(ours) = ours {
-            write!(f, ", which is at {ours} here")?;
+            write!(f, ", which is here at MAC {ours}")?;
         }
         f.write_str(
-            ": two hosts have it; find that one and take it away there; or, if it is the other \
-             gateway, its adverts do not arrive here: look for a firewall rule that drops IP \
-             protocol 112, for rp_filter where their own addresses share no subnet, and for the \
-             same own address on both",
+            ": two hosts have it; find that host and remove the address there; or, if it is another \
+             gateway of this router, its adverts do not arrive here: look for a firewall rule that \
+             drops IP protocol 112, for rp_filter where their own addresses share no subnet, and \
+             for the same own address on both",
         )
     }
 }
@@ -583,9 +585,9 @@ impl fmt::Display for Stray<'_> {
         }
         write!(
             f,
-            "{ip}/{len} is on {interface} of this box, though this router is not active, and not \
-             from havip: this box answers for it beside the active gateway; remove it: ip addr del \
-             {ip}/{len} dev {interface}"
+            "{ip}/{len} is on {interface} of this box, though this router is not active here, and \
+             it is not from havip: this box answers for it beside the active gateway; remove it: \
+             ip addr del {ip}/{len} dev {interface}"
         )
     }
 }
@@ -598,9 +600,9 @@ impl fmt::Display for OwnAddress<'_> {
         let Self(address, mac) = self;
         write!(
             f,
-            "{mac} has {address} as well, the address that this gateway's adverts are sent from; \
-             two gateways with one address tell each other's adverts from their own only now and \
-             then: give one of them another address"
+            "the host with MAC {mac} has {address} as well, from which this gateway sends its \
+             adverts; gateways with the same address cannot reliably tell each other's adverts \
+             from their own; give one of the two hosts another address"
         )
     }
 }
@@ -653,8 +655,8 @@ impl fmt::Display for NotReady {
             ),
             Self::PortOf { port, kind, master } => write!(
                 f,
-                "{port} is a port of {} {master}, which takes what {port} receives; put this \
-                 router on {master}, and the addresses of {port} with it",
+                "{port} is a port of {} {master}, which takes what {port} receives; set \
+                 interface = \"{master}\", and move the addresses of {port} to it",
                 kind.name()
             ),
             Self::LinkDown => f.write_str("its interface is down"),
@@ -672,14 +674,15 @@ impl fmt::Display for NotReady {
             ),
             Self::CannotPlace(address, errno) => write!(
                 f,
-                "{}; given up so that another gateway can take over; trying again, each time after \
-                 twice as long, up to a minute",
+                "{}; this router gave way so that another gateway can take over; trying again after a \
+                 pause that doubles, up to a minute",
                 CannotPlace(address, *errno)
             ),
             Self::Fought(address) => write!(
                 f,
-                "someone removes {address} as often as it is put back; find out who (ip monitor \
-                 address), and have the interface left alone; trying again after 30 s"
+                "another program removes {address} as often as it is put back; find it (ip monitor \
+                 address shows when), and have it leave the interface alone; trying again after \
+                 30 s"
             ),
             Self::Stopping => f.write_str("the daemon is stopping"),
         }
@@ -709,11 +712,13 @@ impl Mismatch {
                 };
                 format!("set version = \"{}\"{profile} here", version.number())
             }
-            Self::Auth(_) => "set auth_pass alike on all".to_owned(),
+            Self::Auth(_) => "set the same auth_pass on all gateways".to_owned(),
             Self::Interval(interval) => format!("set advert_interval = {interval} here"),
-            Self::Unicast => "take unicast_peer out of its keepalived.conf: havip has no unicast \
-                              yet, and who sends it does not hear what goes to the group"
-                .to_owned(),
+            Self::Unicast => {
+                "remove unicast_peer from its keepalived.conf: havip does not support unicast yet, \
+                 and a peer that sends unicast does not hear adverts to the group"
+                    .to_owned()
+            }
             Self::Vrid { theirs, ours } => format!(
                 "give both gateways the same VRID for these addresses ({theirs} there, {ours} here), \
                  or each its own addresses"
@@ -726,9 +731,11 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interval(interval) => {
-                write!(f, "has another interval, {interval} s; set advert_interval alike on all")
+                write!(f, "has another interval, {interval} s; set the same on all gateways")
             }
-            Self::Addresses => f.write_str("lists other addresses; set vips alike on all"),
+            Self::Addresses => {
+                f.write_str("lists other addresses; set the same vips on all gateways")
+            }
         }
     }
 }

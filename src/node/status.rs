@@ -242,8 +242,8 @@ impl Node {
         let lacking = rivals.lacking.filter(|other| now < other.until && !entry.router.is_active());
         let lacking = lacking.map(|other| {
             format!(
-                "{} is active and does not advertise {}, which nobody may have then; set vips \
-                 alike on all gateways",
+                "{} is active and does not advertise {}, so that possibly no gateway has it; set \
+                 the same vips on all gateways",
                 other.src, other.address
             )
         });

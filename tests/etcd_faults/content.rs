@@ -102,7 +102,7 @@ fn a_restored_store_takes_nothing_away(
         let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
         program.args(["confirm", "--config"]).arg(&site.gateways[gateway].1.config);
         let output = program.output().unwrap();
-        assert_eq!(String::from_utf8(output.stdout).unwrap(), "let go: 9\n");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "released: 9\n");
     }
     wait("it is released", || !at("192.0.2.109")(&site));
     site.change();

@@ -96,7 +96,7 @@ fn an_interface_that_the_box_does_not_have_moves_no_router_that_runs() {
         &kept.problems,
         Severity::Error,
         "/havip/virtual_router/default/interface (revision 1): error: this box has no interface eht0 \
-         to run on (did you mean \"eth0\"?): what runs on another one stays there until it has",
+         to run on (did you mean \"eth0\"?); a router that runs on another one stays there until it has",
     );
     let once =
         kept.problems.iter().filter(|problem| problem.message.starts_with("this box has no"));

@@ -104,7 +104,7 @@ fn a_password_belongs_to_version_2_and_is_never_shown() {
         &problems,
         Severity::Error,
         "conf:6: error: virtual_router/100/auth_pass: a password has 1 to 8 bytes, this one has 9; \
-         of a longer one keepalived sends the first 8",
+         of a longer one keepalived sends only the first 8",
     );
     assert!(!format!("{} {problems:?} {tree:?}", told(&problems)).contains("geheim"));
 }
@@ -289,9 +289,9 @@ fn a_word_of_keepalived_s_is_answered_with_what_stands_for_it_here() {
         ("advert_int = 1", "it is keepalived's: havip's key for it is advert_interval"),
         ("virtual_router_id = 51", "it is keepalived's: havip's key for it is vrid"),
         ("state = \"MASTER\"", "havip has no initial state"),
-        ("unicast_peer = [\"10.0.0.2\"]", "unicast is not there yet"),
+        ("unicast_peer = [\"10.0.0.2\"]", "unicast is not supported yet"),
         ("nopreempt = true", "write preempt = false"),
-        ("track_script = [\"x\"]", "tracking and check scripts are not there yet"),
+        ("track_script = [\"x\"]", "tracking and check scripts are not supported yet"),
         ("virtual_ipaddress = [\"10.0.0.1\"]", "havip's key for it is vips"),
         ("auth_type = \"PASS\"", "a router with version = \"2\" and auth_pass has PASS"),
         ("authentication.auth_pass = \"x\"", "write auth_pass = \"...\""),
@@ -304,7 +304,7 @@ fn a_word_of_keepalived_s_is_answered_with_what_stands_for_it_here() {
     let problems = check_all(&tree, &Policy::default(), &Facts::default(), false);
     assert!(told(&problems).contains("write [virtual_router.NAME]"), "{}", told(&problems));
     let problems = settings(&toml("[havip]\nrouter_id = \"gw1\"")).1;
-    assert!(told(&problems).contains("the node's name stands in [havip] node"));
+    assert!(told(&problems).contains("write the node's name in [havip] node"));
 }
 
 #[test]

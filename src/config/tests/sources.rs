@@ -35,14 +35,18 @@ fn keys_that_cannot_be_havips_are_left_out_by_name() {
     let big = "x".repeat(1024 * 1024 + 1);
     let deep = format!("/havip{}", "/x".repeat(17));
     for (key, content, why) in [
-        (long.as_bytes(), "v", "a key of 1031 bytes, and 1024 are read"),
-        (b"/havip/a", &big, "a value of 1048577 bytes, and 1048576 (1 MiB) are read"),
+        (long.as_bytes(), "v", "a key of 1031 bytes; havip reads keys of at most 1024"),
+        (
+            b"/havip/a",
+            &big,
+            "a value of 1048577 bytes; havip reads values of at most 1048576 (1 MiB)",
+        ),
         (b"/havip/\xff", "v", "the key is not UTF-8"),
         (b"/havip/a//b", "v", "an empty segment in the key"),
         (b"/havip/a/", "v", "an empty segment in the key"),
         (b"/havip/", "v", "an empty segment in the key"),
         (b"/havip/a\x1b[31m", "v", "a control character in the key"),
-        (deep.as_bytes(), "v", "more segments than any key of havip's"),
+        (deep.as_bytes(), "v", "more segments than any key that havip knows"),
     ] {
         let good: (&[u8], &[u8], i64) = (b"/havip/node/gw1/vrids", b"1", 2);
         let (tree, problems) = Tree::from_flat("/havip/", [(key, content.as_bytes(), 1), good]);
@@ -72,7 +76,8 @@ fn a_value_has_the_same_bound_in_etcd_and_in_toml() {
     let file = TomlFile::Local("conf".into());
     for text in [format!("[a]\nb = \"{most}x\""), list(48_576)] {
         let error = Tree::from_toml(&text, &file).unwrap_err().to_string();
-        let expected = "conf:2: error: a/b: a value of 1048577 bytes, and 1048576 (1 MiB) are read";
+        let expected = "conf:2: error: a/b: a value of 1048577 bytes; \
+                        havip reads values of at most 1048576 (1 MiB)";
         assert_eq!(error, expected);
     }
     // So many VIPs that 64 KiB were too few.

@@ -33,7 +33,7 @@ impl Control {
         self.last = or(keep.load(), async {
             Timer::after(etcd_timeout).await;
             let path = self.sources.local.settings.snapshot_path.display();
-            log::warn!("the snapshot in {path} cannot be read in time; going on without");
+            log::warn!("the snapshot in {path} was not read in time; starting without it");
             None
         })
         .await;
@@ -218,7 +218,7 @@ impl Control {
         }
         self.tell_problems(&known);
         let released: Vec<String> = released.iter().map(ToString::to_string).collect();
-        log::warn!("let go as an operator confirmed: {}", released.join(", "));
+        log::warn!("released, as an operator confirmed: {}", released.join(", "));
         self.send_config(config);
         released
     }

@@ -4,8 +4,9 @@
 //! It outlives what ends the daemon alone: `kill -9`, a crash, the OOM killer. What ends every
 //! process at once (a whole cgroup or PID namespace, power) is left to the addresses' lifetime.
 //!
-//! SIGTERM, SIGINT, SIGHUP and the like are blocked or ignored: who stops a service sends them to all of its processes,
-//! and the guard has to be there until the daemon has ended. Then it ends by itself.
+//! SIGTERM, SIGINT, SIGHUP and the like are blocked or ignored: who stops a service sends them to
+//! all of its processes, and the guard has to be there until the daemon has ended. Then it ends by
+//! itself.
 
 use std::fmt;
 use std::fs::File;
