@@ -204,7 +204,7 @@ pub enum Notice {
         mac: Mac,
     },
     /// Another active router goes on though this one has precedence.
-    DeafLoser {
+    DoesNotYield {
         /// Which.
         router: RouterName,
         /// The other's address.
@@ -327,7 +327,7 @@ impl Notice {
         match self {
             Self::AddressConflict { .. }
             | Self::AddressFailed { .. }
-            | Self::DeafLoser { .. }
+            | Self::DoesNotYield { .. }
             | Self::DumpFailed { .. }
             | Self::Misconfigured { .. }
             | Self::OwnAddress { .. }
@@ -370,7 +370,7 @@ impl Notice {
             Self::Overslept { router, .. } => of_router(7, router),
             Self::SendFailed { interface, .. } => of_interface(8, interface),
             Self::AddressConflict { router, .. } => of_router(12, router),
-            Self::DeafLoser { router, .. } => of_router(13, router),
+            Self::DoesNotYield { router, .. } => of_router(13, router),
             Self::UnfitVip { address, .. } => Some((61, address.to_string())),
             Self::HeldByOther { other, .. } => Some((62, other.prefix.ip.to_string())),
             Self::Vacated { address, .. } => Some((63, address.to_string())),
@@ -500,7 +500,7 @@ impl fmt::Display for Notice {
             Self::Stray { router, address, interface, is_own } => {
                 write!(f, "({router}) {}", Stray { address, interface, is_own: *is_own })
             }
-            Self::DeafLoser { router, src } => write!(f, "({router}) {}", DeafLoser(src)),
+            Self::DoesNotYield { router, src } => write!(f, "({router}) {}", DoesNotYield(src)),
             Self::SendFailed { interface, errno, count } => {
                 write!(f, "{interface}: {count} packet(s) not sent: {errno}")
             }
@@ -608,9 +608,9 @@ impl fmt::Display for OwnAddress<'_> {
 }
 
 /// An active router of less precedence that does not yield, in words.
-pub(super) struct DeafLoser<'a>(pub(super) &'a IpAddr);
+pub(super) struct DoesNotYield<'a>(pub(super) &'a IpAddr);
 
-impl fmt::Display for DeafLoser<'_> {
+impl fmt::Display for DoesNotYield<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

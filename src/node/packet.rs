@@ -74,7 +74,7 @@ impl Node {
             return;
         }
         if let Some(mac) = overheard.filter(|_| is_from_us) {
-            self.twin(now, id, mac, out);
+            self.same_address(now, id, mac, out);
         }
         if is_unicast {
             // Whoever sends such does not hear what goes to the group. Over IPv6, keepalived sends

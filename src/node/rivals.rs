@@ -92,7 +92,7 @@ impl Loser {
 
 /// Another who has the address that adverts are sent from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Twin {
+pub(super) struct SameAddress {
     pub(super) mac: Mac,
     pub(super) at: Instant,
 }
@@ -103,12 +103,12 @@ pub(super) struct Rivals {
     pub(super) misconfigured: Option<Misconfigured>,
     pub(super) foreign: Option<Foreign>,
     /// Those whose adverts named an address of this router, and since when they do not any more.
-    mates: BTreeMap<IpAddr, Option<Instant>>,
+    peers: BTreeMap<IpAddr, Option<Instant>>,
     pub(super) lacking: Option<Lacking>,
     /// A VIP that another put on this box, which is not active.
     pub(super) stray: Option<Place>,
     /// Who has the address that adverts are sent from.
-    pub(super) twin: Option<Twin>,
+    pub(super) same_address: Option<SameAddress>,
     pub(super) claim: Option<Claimed>,
     pub(super) rival: Option<Rival>,
     loser: Option<Loser>,
@@ -122,24 +122,24 @@ impl Rivals {
 
     /// An advert from here names an address of this router.
     pub(super) fn mate(&mut self, src: IpAddr) {
-        if self.mates.len() < PEERS_MAX || self.mates.contains_key(&src) {
-            self.mates.insert(src, None);
+        if self.peers.len() < PEERS_MAX || self.peers.contains_key(&src) {
+            self.peers.insert(src, None);
         }
     }
 
     /// Whether one who names none of this router's addresses belongs to its cluster all the same: he
     /// named one a while ago, before all were replaced here or there.
     pub(super) fn is_mate(&mut self, now: Instant, src: IpAddr) -> bool {
-        let Some(since) = self.mates.get_mut(&src) else { return false };
+        let Some(since) = self.peers.get_mut(&src) else { return false };
         let is_mate = now.since(*since.get_or_insert(now)) < REPLACING_MAX;
         if !is_mate {
-            self.mates.remove(&src);
+            self.peers.remove(&src);
         }
         is_mate
     }
 
-    pub(super) fn mates(&self) -> usize {
-        self.mates.len()
+    pub(super) fn peers(&self) -> usize {
+        self.peers.len()
     }
 
     /// An advert that takes part in the election: it decides who has the addresses, and explains
@@ -163,20 +163,20 @@ impl Rivals {
     }
 
     /// Who advertises with less precedence and does not yield.
-    pub(super) fn deaf_loser(&self, now: Instant) -> Option<IpAddr> {
+    pub(super) fn does_not_yield(&self, now: Instant) -> Option<IpAddr> {
         self.loser.filter(|loser| loser.is_deaf() && loser.is_heard(now)).map(|loser| loser.src)
     }
 
     /// Another has the address that adverts are sent from; returns whether that is news.
     pub(super) fn has_twin(&mut self, now: Instant, mac: Mac) -> bool {
-        let known = self.shown_twin(now).is_some_and(|twin| twin.mac == mac);
-        self.twin = Some(Twin { mac, at: now });
+        let known = self.shown_same_address(now).is_some_and(|other| other.mac == mac);
+        self.same_address = Some(SameAddress { mac, at: now });
         !known
     }
 
     /// The one who has it and was heard not long ago.
-    pub(super) fn shown_twin(&self, now: Instant) -> Option<Twin> {
-        self.twin.filter(|twin| now.since(twin.at) < RIVAL_SHOWN)
+    pub(super) fn shown_same_address(&self, now: Instant) -> Option<SameAddress> {
+        self.same_address.filter(|other| now.since(other.at) < RIVAL_SHOWN)
     }
 
     /// Whose claim to an address is not over yet.

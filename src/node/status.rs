@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::claims::Holder;
 use super::entry::{Counters, Entry};
-use super::notice::{CannotPlace, Conflict, DeafLoser, Foreign, OwnAddress, Stray};
+use super::notice::{CannotPlace, Conflict, DoesNotYield, Foreign, OwnAddress, Stray};
 use super::rivals::{Misconfigured, Rival};
 use super::router::{State, Waiting};
 use super::{Dump, Instant, Node, Phase};
@@ -199,7 +199,7 @@ impl Node {
             ("effects", self.effects.len()),
             ("places", of_entries(|entry| entry.places.len())),
             ("VIPs on the box", self.strays.len()),
-            ("peers", of_entries(|entry| entry.rivals.mates())),
+            ("peers", of_entries(|entry| entry.rivals.peers())),
             ("checksum forms", of_entries(|entry| entry.sums.len())),
             ("unfit VIPs", of_entries(|entry| entry.unfit.len())),
             ("packets kept", of_entries(Entry::kept)),
@@ -252,9 +252,10 @@ impl Node {
             let is_own = entry.source == Some(address.ip);
             Some(Stray { address: &address, interface, is_own }.to_string())
         });
-        let twin = rivals.shown_twin(now).zip(entry.source);
-        let twin = twin.map(|(twin, source)| OwnAddress(&source, twin.mac).to_string());
-        let loser = rivals.deaf_loser(now).map(|src| DeafLoser(&src).to_string());
+        let same_address = rivals.shown_same_address(now).zip(entry.source);
+        let same_address =
+            same_address.map(|(other, source)| OwnAddress(&source, other.mac).to_string());
+        let loser = rivals.does_not_yield(now).map(|src| DoesNotYield(&src).to_string());
         let claimed = rivals.shown_rival(now).map(|Rival { address, mac, .. }| {
             let ours = entry.link.and_then(|index| self.links.link(index)?.mac);
             Conflict { address: &address, ours, theirs: mac }.to_string()
@@ -263,7 +264,7 @@ impl Node {
             .map(tell)
             .into_iter()
             .chain(stray)
-            .chain(twin)
+            .chain(same_address)
             .chain(foreign)
             .chain(lacking)
             .chain(loser)

@@ -156,13 +156,13 @@ impl Node {
             if self.entries.get(&id).is_some_and(|entry| entry.source == Some(ip)) {
                 // His adverts would come from it as well.
                 self.shadowed(id, Shadow::Claimed);
-                self.twin(now, id, mac, out);
+                self.same_address(now, id, mac, out);
             }
         }
     }
 
     /// Another has the address that this router's adverts are sent from.
-    pub(super) fn twin(&mut self, now: Instant, id: RouterId, mac: Mac, out: &mut Actions) {
+    pub(super) fn same_address(&mut self, now: Instant, id: RouterId, mac: Mac, out: &mut Actions) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Some(address) = entry.source else { return };
         if entry.rivals.has_twin(now, mac) {
@@ -208,7 +208,7 @@ impl Node {
         let config = entry.router.config();
         let (router, own) = (config.name.clone(), config.advert_interval);
         if entry.rivals.lost(now, heard, own) {
-            self.notice(now, Notice::DeafLoser { router, src: heard.src }, out);
+            self.notice(now, Notice::DoesNotYield { router, src: heard.src }, out);
         }
     }
 }
@@ -329,8 +329,8 @@ mod tests {
         let mut told = 0;
         for _ in 0..8 {
             bench.packet("10.0.0.202", &weak);
-            let deaf = |notice: &&Notice| matches!(notice, Notice::DeafLoser { .. });
-            told += bench.actions.notices.iter().filter(deaf).count();
+            let goes_on = |notice: &&Notice| matches!(notice, Notice::DoesNotYield { .. });
+            told += bench.actions.notices.iter().filter(goes_on).count();
             bench.pass(Duration::from_secs(1));
         }
         assert_eq!((told, bench.router().state), (1, "active"));

@@ -269,7 +269,7 @@ impl Watch {
                     &[Kind::DumpsFail, Kind::LinkGone, Kind::Operations]
                 }
                 // What this machine says does not arrive at the other, or not in time.
-                Notice::DeafLoser { .. } => &[
+                Notice::DoesNotYield { .. } => &[
                     // Over IPv6 nothing leaves without one, and it may not hear that it has none.
                     Kind::AddressGone,
                     Kind::Bursts,
@@ -297,7 +297,8 @@ impl Watch {
                 _ => &[],
             };
             // What another machine suffers, or is told.
-            let others = matches!(notice, Notice::DeafLoser { .. } | Notice::Misconfigured { .. });
+            let others =
+                matches!(notice, Notice::DoesNotYield { .. } | Notice::Misconfigured { .. });
             let excused = self.ever(causes, turn.machine)
                 || (others && self.began.iter().any(|(kind, _)| causes.contains(kind)));
             if !excused {

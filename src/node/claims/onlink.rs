@@ -26,7 +26,7 @@ pub(super) enum Standing {
     /// It was asked for, or that failed.
     Unsure,
     /// It was asked for, and another VIP of ours has left its own of the same network to it.
-    Heir,
+    TakesOver,
     /// It is there, and havip made it.
     Ours,
     /// Another's of the same metric is there: it stays as it is.
@@ -72,7 +72,7 @@ impl Claims {
                 Standing::Ours | Standing::Others if is_renewed => Kind::Route,
                 Standing::Ours | Standing::Others => return,
                 // Whatever is there of it goes first.
-                Standing::Unsure | Standing::Heir => Kind::Unroute,
+                Standing::Unsure | Standing::TakesOver => Kind::Unroute,
             },
             (Some(_) | None, Some(_)) => Kind::Unroute,
         };
@@ -86,7 +86,7 @@ impl Claims {
             Some((_, Standing::Ours)) => true,
             // It may have gone meanwhile.
             Some((_, Standing::Others)) => false,
-            Some((_, Standing::Unsure | Standing::Heir)) => return None,
+            Some((_, Standing::Unsure | Standing::TakesOver)) => return None,
             None => {
                 self.routes.insert(place, (Route { len, table }, Standing::Unsure));
                 false
@@ -100,7 +100,7 @@ impl Claims {
         let (route, standing) = self.routes.get(&place).copied()?;
         if standing == Standing::Others
             || self.is_shared(&place, route)
-            || (standing == Standing::Ours && self.bequeath(&place, route))
+            || (standing == Standing::Ours && self.leave_to_another(&place, route))
         {
             self.routes.remove(&place);
             self.look_at_route(place, links);
@@ -124,12 +124,12 @@ impl Claims {
     }
 
     /// Leaves the route to another VIP of ours that has asked for the same and has no answer yet.
-    fn bequeath(&mut self, place: &Place, route: Route) -> bool {
+    fn leave_to_another(&mut self, place: &Place, route: Route) -> bool {
         let asked = |(other, standing): &(Place, Standing)| {
             *standing == Standing::Unsure && self.is_under_way(Kind::Route, other)
         };
-        let Some((heir, _)) = self.alike(place, route).find(asked) else { return false };
-        self.routes.insert(heir, (route, Standing::Heir));
+        let Some((next, _)) = self.alike(place, route).find(asked) else { return false };
+        self.routes.insert(next, (route, Standing::TakesOver));
         true
     }
 
@@ -166,7 +166,7 @@ impl Claims {
                 // The kernel adds an IPv4 route beside one of another preferred source.
                 let ours = again
                     || place.1.ip.is_ipv4()
-                    || before == Standing::Heir
+                    || before == Standing::TakesOver
                     || self.is_shared(&place, route);
                 if ours { Standing::Ours } else { Standing::Others }
             }
