@@ -474,7 +474,8 @@ isolated! {
         });
         let (text, code) = havip(&["check", path]);
         assert!(warned(&text) && code == Some(4), "{text}");
-        assert!(warned(&daemon.log()) && !daemon.log().contains("h1dden!"));
+        wait("it is logged", || warned(&daemon.log()));
+        assert!(!daemon.log().contains("h1dden!"));
     }
 }
 

@@ -141,8 +141,7 @@ isolated! {
         for own in [a.ip().as_str(), "192.0.2.77", OWN] {
             assert!(a.has(own), "{own} is the box's own");
         }
-        let log = first.log();
-        assert!(log.contains("3 adverts with priority 0 sent, 5 addresses taken away"), "{log}");
+        first.wait_for_log("3 adverts with priority 0 sent, 5 addresses taken away");
     }
 }
 
@@ -330,7 +329,7 @@ isolated! {
             let guard = daemon.status()["guard"].clone();
             guard["state"] == "running" && guard["pid"] != first && guard["starts"] == 2
         });
-        assert!(daemon.log().contains("guard: process"), "{}", daemon.log());
+        daemon.wait_for_log("guard: process");
         let mut listener = Listener::on(&c);
         daemon.kill();
         wait("the VIP is gone", || !a.has(VIP));

@@ -159,7 +159,7 @@ fn beside_unicast(name: &'static str, version: u8, vip: &str, addresses: fn(&Hos
     assert_eq!(sole([&a, &b], &vip), Some(1));
     let why = router()["held_back"].as_str().unwrap().to_owned();
     assert!(why.contains("sends unicast") && why.contains("unicast_peer"), "{why}");
-    assert!(daemon.log().contains("sends unicast"), "{}", daemon.log());
+    daemon.wait_for_log("sends unicast");
     let port = daemon.status()["vrrp"]["ports"][0].clone();
     assert!(port["unicast"].as_u64() >= Some(6), "{port}");
     // The way out that it names.
@@ -249,7 +249,7 @@ beside_each! {
         let status = daemon.status();
         let why = status["vrrp"]["routers"][0]["held_back"].as_str().unwrap();
         assert!(why.contains("VRRPv2"), "{why}");
-        assert!(daemon.log().contains("profile = \"original\""), "{}", daemon.log());
+        daemon.wait_for_log("profile = \"original\"");
         agent.stop();
         wait("nobody else is there: it takes over", || a.has("192.0.2.100"));
     }

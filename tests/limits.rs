@@ -131,7 +131,7 @@ isolated! {
             why.contains("no new thread or process can be had") && why.contains("pids.max")
         });
         assert!(!fs::exists(format!("/proc/{guard}")).unwrap(), "it is a zombie");
-        assert!(daemon.log().contains("no new thread or process can be had"));
+        daemon.wait_for_log("no new thread or process can be had");
         // What is done off the control thread needs no new one.
         daemon.reload(&host.config(&routers(host.number(), 2)));
         wait("the file is read", || {

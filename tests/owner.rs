@@ -36,7 +36,7 @@ isolated! {
         let mut other = second(&host);
         assert_eq!(other.ended().code(), Some(1));
         let why = format!("process {} is a havip daemon in this network namespace", first.pid());
-        assert!(other.log().contains(&why), "{}", other.log());
+        other.wait_for_log(&why);
         assert!(host.has(VIP) && first.state() == "active");
         // Neither does a run_dir that is gone let one in.
         fs::remove_dir_all(first.socket.parent().unwrap()).unwrap();

@@ -422,6 +422,12 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until the log says this: a thread of its own writes it, so the status may be first.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        wait(&format!("the log says {text:?}"), || self.log().contains(text));
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -148,8 +148,7 @@ isolated! {
         wait("with a farewell", || capture.farewells(mac) == 1);
         second.wait_for("active");
         wait("the other one has it", || b.has(VIP) && !a.has(VIP));
-        let log = first.log();
-        assert!(log.contains("as often as it is put back"), "{log}");
+        first.wait_for_log("as often as it is put back");
     }
 }
 
@@ -256,7 +255,7 @@ isolated! {
         wait("and both are defended", || {
             capture.has_claim(ours, VIP) && capture.has_claim(ours, "fe80::51")
         });
-        assert!(daemon.log().contains("two hosts have it"), "{}", daemon.log());
+        daemon.wait_for_log("two hosts have it");
         assert!(a.has(VIP) && a.has("fe80::51"));
     }
 }

@@ -127,8 +127,7 @@ isolated! {
         wait("it gives way", || !a.has(VIP));
         second.wait_for("active");
         wait("its successor has it", || b.has(VIP));
-        let log = first.log();
-        assert!(log.contains("EPERM"), "{log}");
+        first.wait_for_log("EPERM");
         assert!(counter(&first, "adverts_unsent") >= 3 && counter(&first, "gave_way") >= 1);
         // It tries again and again, and takes nothing with it.
         wait("it tried", || counter(&first, "gave_way") >= 3);

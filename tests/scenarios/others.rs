@@ -133,8 +133,7 @@ isolated! {
             assert_eq!(settled(&a, &ALL), before, "priority {priority}");
             assert_eq!(shown(&daemon, VIP), ("not ours".into(), "192.0.2.100/24 (permanent)".into()));
             assert_eq!(shown(&daemon, "192.0.2.77").0, "present");
-            let log = daemon.log();
-            assert!(log.contains("2001:db8::1/64 (permanent) is on eth0 and not from havip"), "{log}");
+            daemon.wait_for_log("2001:db8::1/64 (permanent) is on eth0 and not from havip");
             if guard {
                 wait("the guard is ready", || daemon.status()["guard"]["state"] == "running");
             }
@@ -283,8 +282,7 @@ isolated! {
             wait("ours is there again", || shown(&daemon, vip).0 == "present" && ours(&a).len() == 2);
             wait("and announced", || capture.has_claim(a.mac(), vip));
         }
-        let log = daemon.log();
-        assert!(log.contains("havip adds its own"), "{log}");
+        daemon.wait_for_log("havip adds its own");
         assert_eq!((daemon.state(), counter(&daemon, "restored")), ("active".into(), 0));
         ip(&a, "address add 192.0.2.100/16 dev eth0");
         wait("it is seen", || shown(&daemon, VIP).0 == "not ours");
@@ -374,9 +372,8 @@ isolated! {
         assert!(warning("vips", 1).contains("address of the interface's subnet itself"));
         assert_eq!(warning("vips", 2), "null");
         assert!(warning("vips_excluded", 0).contains("anycast"));
-        let log = daemon.log();
         for vip in ["192.0.2.255", "192.0.2.0", "2001:db8::"] {
-            assert!(log.contains(&format!("VIP {vip}: it is the")), "{vip}: {log}");
+            daemon.wait_for_log(&format!("VIP {vip}: it is the"));
         }
     }
 }

@@ -28,6 +28,7 @@ fn frozen_for_long(deaf: bool, preempt: bool) {
     wait("one is active", || (first.state(), second.state()) == ("active".into(), "backup".into()));
     wait("one has the VIP", || a.has(VIP) && !b.has(VIP));
     wait("the VIP answers", || client.reaches(VIP));
+    first.wait_for_log("announcing its addresses again");
     let log = first.log();
     assert_eq!(log.matches("announcing its addresses again").count(), 1, "{log}");
     assert_eq!(counter(&first, "master_transitions"), 1);

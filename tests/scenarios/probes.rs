@@ -33,7 +33,7 @@ isolated! {
                 conflict.as_str().is_some_and(|text| text.contains(&theirs))
             })
         });
-        assert!(daemon.log().contains("two hosts have it"), "{}", daemon.log());
+        daemon.wait_for_log("two hosts have it");
         assert_eq!(check(&daemon).0, Some(4));
     }
 }

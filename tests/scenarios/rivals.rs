@@ -154,7 +154,7 @@ isolated! {
             let command = format!("ip addr del {address} {device}");
             wait("the backup names it", || check(&second).1.contains(&command));
             assert_eq!(check(&second).0, Some(4));
-            assert!(second.log().contains(&command), "{}", second.log());
+            second.wait_for_log(&command);
             if interface == "eth0" {
                 // Whatever it asks the LAN, it asks from the VIP now.
                 let says = || {

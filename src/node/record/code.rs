@@ -89,7 +89,6 @@ fields! {
     Master { index, kind }
     Op { index, prefix, verb }
     Port { index, family }
-    Prefix { ip, len }
     Router {
         name, vrid, version, family, interface, priority, preempt, preempt_delay, listen_first,
         carrier_delay, probe_interval, yield_on_send_errors, advert_interval, auth_pass, vips, vips_excluded,
@@ -121,6 +120,9 @@ like! {
         _ => None,
     };
     RouterId: u64, |id| id.0, |number| Some(Self(number));
+    Prefix: (IpAddr, u8), |prefix| (prefix.ip, prefix.len), |(ip, len)| {
+        (len <= Family::of(&ip).bits()).then_some(Self { ip, len })
+    };
     Centis: u16, |centis| centis.0, |number| Some(Self(number));
     ChecksumMode: u8, |mode| match mode {
         ChecksumMode::Auto => 0,
