@@ -190,6 +190,16 @@ impl Lan {
         host.configure(0);
     }
 
+    /// A second cable from the switch to a host, where it is `eth1`, down and without an address.
+    pub fn second_cable(&mut self, host: &Host) {
+        let port = format!("second{}.{}", self.bridge.0, host.number);
+        let requests = &mut self.requests;
+        requests.add_veth(&name(&port), &name("eth1"), Some(host.namespace.as_fd())).unwrap();
+        let port = index_of(requests, &port);
+        requests.set_master(port, self.bridge).unwrap();
+        requests.set_up(port, true).unwrap();
+    }
+
     /// Takes two hosts off the switch and puts cables between them, `eth0` and on: what a packet
     /// costs on its way is then theirs alone.
     pub fn join(&mut self, a: &Host, b: &Host, cables: u8) {

@@ -1,5 +1,6 @@
 //! What cannot be done to the machine that tests run on: its clock is set, it sleeps, and it gets
-//! hundreds of links. These are played on a kernel of their own, which `tests/lab/vm` boots.
+//! hundreds of links; or what its kernel may lack. These are played on a kernel of their own, which
+//! `tests/lab/vm` boots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,17 +26,18 @@ macro_rules! on_its_own_kernel {
     (fn $name:ident() $body:block) => {
         #[test]
         fn $name() {
-            let name = concat!("guest::", stringify!($name));
-            on_its_own_kernel(name, || {
-                lab::isolated(concat!(module_path!(), "::", stringify!($name)), || $body);
-            });
+            const NAME: &str = concat!(module_path!(), "::", stringify!($name));
+            $crate::guest::on_its_own_kernel(NAME, || $crate::lab::isolated(NAME, || $body));
         }
     };
 }
 
+mod masters;
+
 /// Runs `body`, of the test with the path `name`, in the guest: there, this same program runs this
 /// same test.
 fn on_its_own_kernel(name: &str, body: fn()) {
+    let name = name.split_once("::").map_or(name, |(_this_crate, rest)| rest);
     const WITHIN: &str = "HAVIP_TEST_IN_GUEST";
     if std::env::var_os(WITHIN).is_some() {
         return body();
