@@ -44,7 +44,7 @@ use crate::linux::lock::LockError;
 use crate::linux::netlink::{DefaultRoutes, Notifications, Requests, remove_routes};
 use crate::linux::owner::{self, NotOwner};
 use crate::linux::signals::{self, Signal, SignalFd};
-use crate::linux::{hostname, rights, rt};
+use crate::linux::{Poll, clock, hostname, rights, rt};
 use crate::node::Node;
 use crate::node::kernel::Snapshot;
 use crate::node::record::{fenced, remembered};
@@ -67,6 +67,9 @@ const REQUESTS_MAX: usize = 64;
 const STACK: usize = 256 * 1024;
 /// Of the one that reads configurations.
 const STACK_CONTROL: usize = 4 * 1024 * 1024;
+/// How long the start tries to read links and addresses that change meanwhile, and how often.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+const FIRST_LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the engine, which has given up everything, waits for the rest of the daemon to end.
 const LAST_WORDS: Duration = Duration::from_millis(600);
 /// SCHED_RR priority of the engine: above everything that is not real-time, below what a system
@@ -167,7 +170,8 @@ fn control(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Erro
         Err(held @ LockError::Held { .. }) => return Err(Error::Lock(held)),
         made => made,
     };
-    let snapshot = requests.dump().map_err(system("reading links and addresses"))?;
+    let first_look = first_look(&mut requests).map_err(system("reading links and addresses"))?;
+    let Some(snapshot) = first_look else { return Ok(()) };
     let node = node_name(&settings, &snapshot)?;
     let store = store_of(&settings, &node)?;
     if let Err(error) = rt::lock_memory() {
@@ -331,6 +335,26 @@ pub fn host_name() -> io::Result<String> {
     match std::env::var("HOSTNAME") {
         Ok(name) if !name.is_empty() => Ok(name),
         Ok(_) | Err(_) => hostname(),
+    }
+}
+
+/// What is on the box, read anew while it changes too fast for that; `None` when told to end
+/// meanwhile.
+fn first_look(requests: &mut Requests) -> io::Result<Option<Snapshot>> {
+    let mut poll = Poll::new()?;
+    let ending = SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?;
+    poll.add(&ending, 0)?;
+    let mut ready = Vec::new();
+    let end = clock::now() + FIRST_LOOK;
+    loop {
+        match requests.dump() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && clock::now() < end => {}
+            result => return result.map(Some),
+        }
+        poll.wait(Some(clock::now() + FIRST_LOOK_AGAIN), &mut ready)?;
+        if !ready.is_empty() {
+            return Ok(None);
+        }
     }
 }
 

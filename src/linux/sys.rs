@@ -282,9 +282,13 @@ pub(super) fn in_step(what: &'static str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), InStep { what, error })
 }
 
-/// The kernel's number of an error; EIO for those that have none.
+/// The kernel's number of an error; EINTR or EIO for those that have none.
 #[must_use]
 pub fn errno(error: &io::Error) -> Errno {
     let inner = || error.get_ref()?.downcast_ref::<InStep>()?.error.raw_os_error();
-    Errno(error.raw_os_error().or_else(inner).unwrap_or(libc::EIO))
+    let none = match error.kind() {
+        io::ErrorKind::Interrupted => libc::EINTR,
+        _ => libc::EIO,
+    };
+    Errno(error.raw_os_error().or_else(inner).unwrap_or(none))
 }

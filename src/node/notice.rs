@@ -765,6 +765,7 @@ impl fmt::Display for Errno {
         let name = match self.0 {
             1 => "operation not permitted (EPERM)",
             2 => "no such thing (ENOENT)",
+            4 => "changed while it was read (EINTR)",
             5 => "no answer from the kernel (EIO)",
             11 => "queue full (EAGAIN)",
             12 => "out of memory (ENOMEM)",

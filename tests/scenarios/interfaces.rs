@@ -1,8 +1,16 @@
 //! What can carry VRRP is more than a link that is up: ports, names, MAC addresses, memberships.
 
-use std::net::{Ipv6Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use havip::config::Prefix;
+use havip::linux::netlink::Requests;
+use havip::node::kernel::{Op, Verb};
 
 use super::*;
+use crate::lab::index_of;
 
 /// Runs `ip` on a host.
 fn ip(host: &Host, arguments: &str) {
@@ -172,5 +180,68 @@ isolated! {
         ip(&a, "link set eth0 mtu 1500");
         wait("the end of it is told", || daemon.log().contains("every VIP fits into an advert"));
         assert!(!check(&daemon).1.contains("do not fit"));
+    }
+}
+
+/// Adds an address to a host and removes it, again and again until it is dropped.
+struct Churn {
+    changes: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Churn {
+    /// Of a host that has so many addresses that the kernel gives them in parts.
+    fn of(host: &Host) -> Self {
+        let (changes, over) = <(Arc<AtomicU64>, Arc<AtomicBool>)>::default();
+        let (counted, told) = (Arc::clone(&changes), Arc::clone(&over));
+        let mut requests = host.within(|| Requests::open().unwrap());
+        let index = index_of(&mut requests, "lo");
+        let op = |at: u32, verb| {
+            let ip = Ipv4Addr::from_bits(0x0a00_0000 + at).into();
+            Op { index, prefix: Prefix::host(ip), verb }
+        };
+        let add = Verb::Add { lifetime: None };
+        let many: Vec<Op> = (1..=12_000).map(|at| op(at, add)).collect();
+        assert!(requests.apply(&many).unwrap().iter().all(Result::is_ok));
+        let both = [op(0, add), op(0, Verb::Remove)].repeat(50);
+        let thread = thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                requests.apply(&both).unwrap();
+                counted.fetch_add(50, Ordering::Relaxed);
+            }
+        });
+        Self { changes, over, thread: Some(thread) }
+    }
+
+    /// Waits until a daemon that starts has tried often.
+    fn wait_many(&self, daemon: &Daemon) {
+        let run_dir = daemon.socket.parent().unwrap();
+        wait("it starts", || run_dir.exists());
+        let before = self.changes.load(Ordering::Relaxed);
+        wait("much changes", || self.changes.load(Ordering::Relaxed) > before + 5_000);
+    }
+}
+
+impl Drop for Churn {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+isolated! {
+    fn a_daemon_that_starts_while_addresses_change_fast_waits_until_it_can_read_them() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        let churn = Churn::of(&a);
+        let mut daemon = start(&a, 100, "");
+        churn.wait_many(&daemon);
+        assert!(daemon.stop().success(), "{}", daemon.log());
+        std::fs::remove_dir_all(daemon.socket.parent().unwrap()).unwrap();
+        let daemon = start(&a, 100, "");
+        churn.wait_many(&daemon);
+        drop(churn);
+        daemon.wait_for("active");
     }
 }

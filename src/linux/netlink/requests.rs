@@ -254,7 +254,7 @@ impl Requests {
                 }
             }
         }
-        let text = "netlink: dump changed under way each time; ask again";
+        let text = "changes came faster than the kernel could be read";
         Err(io::Error::new(io::ErrorKind::Interrupted, text))
     }
 
