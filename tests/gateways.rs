@@ -450,7 +450,9 @@ isolated! {
             text.contains("does not run: disabled: enabled = false at ")
                 && !text.contains("lists no router")
         });
-        assert_eq!(havip(&["status", "--check", "-c", path]).1, Some(0), "that is an order");
+        wait("all is well, as that is an order", || {
+            havip(&["status", "--check", "-c", path]).1 == Some(0)
+        });
     }
 }
 
