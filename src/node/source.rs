@@ -16,10 +16,13 @@ pub enum Fit {
     Subnet,
     /// IPv4: it is of global scope.
     Global,
-    /// IPv4: it is of link scope, as 169.254.0.0/16 is, and there is no better one.
-    LinkScope,
     /// IPv6: it is link-local, as the protocol requires.
     LinkLocal,
+    /// It is a VIP that another program put there, and there is no better one: the other gateway
+    /// may have the same, and neither would hear the other.
+    Vip,
+    /// IPv4: it is of link scope, as 169.254.0.0/16 is, and there is no better one.
+    LinkScope,
 }
 
 impl fmt::Display for Fit {
@@ -27,8 +30,9 @@ impl fmt::Display for Fit {
         f.write_str(match self {
             Self::Subnet => "its subnet holds a VIP",
             Self::Global => "global scope; no address of the interface has a VIP in its subnet",
-            Self::LinkScope => "link scope; the interface has no other address",
             Self::LinkLocal => "link-local",
+            Self::Vip => "a VIP itself; the interface has no better address",
+            Self::LinkScope => "link scope; the interface has no other address",
         })
     }
 }
@@ -41,22 +45,25 @@ pub(super) struct Source {
 }
 
 /// How well an address serves; `None`: not at all (RFC 9568 §5.1.1.1, §5.1.2.1).
-fn fit(address: &Address, vips: &[Prefix]) -> Option<Fit> {
+fn fit(address: &Address, router: &Router) -> Option<Fit> {
+    let vips = &router.vips;
+    let is_vip = |ip| vips.iter().chain(&router.vips_excluded).any(|vip: &Prefix| vip.ip == ip);
     match address.prefix.ip {
         IpAddr::V4(_) if address.secondary => None,
+        IpAddr::V6(_) if !address.link_scope || address.tentative => None,
+        ip if router.priority != Priority::OWNER && is_vip(ip) => Some(Fit::Vip),
         IpAddr::V4(_) if vips.iter().any(|vip| address.prefix.contains(&vip.ip)) => {
             Some(Fit::Subnet)
         }
         IpAddr::V4(_) if address.link_scope => Some(Fit::LinkScope),
         IpAddr::V4(_) => Some(Fit::Global),
-        IpAddr::V6(_) if address.link_scope && !address.tentative => Some(Fit::LinkLocal),
-        IpAddr::V6(_) => None,
+        IpAddr::V6(_) => Some(Fit::LinkLocal),
     }
 }
 
 impl Links {
     /// The address that a router sends its adverts from: the one with the best fit, `kept` if that
-    /// is as good as any, then one that is no VIP, then the first. `ours` tells the VIPs that this
+    /// is as good as any, then the first. `ours` tells the VIPs that this
     /// daemon put there, which must not be it.
     pub(super) fn source(
         &self,
@@ -66,7 +73,7 @@ impl Links {
         ours: impl Fn(&Address) -> bool,
     ) -> Option<Source> {
         let of = |address: &Address| {
-            let fit = fit(address, &router.vips).filter(|_| !ours(address))?;
+            let fit = fit(address, router).filter(|_| !ours(address))?;
             Some(Source { ip: address.prefix.ip, fit })
         };
         let best = match router.family {
@@ -78,14 +85,12 @@ impl Links {
         if kept.is_some_and(|source| source.fit == best) {
             return kept;
         }
-        let is_owner = router.priority == Priority::OWNER;
-        let is_vip = |ip: IpAddr| !is_owner && router.vips.iter().any(|vip| vip.ip == ip);
         self.in_order(index)
             .filter(|(_, address)| Family::of(&address.prefix.ip) == router.family)
             .filter_map(|(order, address)| Some((order, of(address)?)))
             .min_by_key(|(order, source)| {
                 let is_kept = kept.is_some_and(|kept| kept.ip == source.ip);
-                (source.fit, !is_kept, is_vip(source.ip), *order)
+                (source.fit, !is_kept, *order)
             })
             .map(|(_, source)| source)
     }
@@ -162,8 +167,18 @@ mod tests {
     fn a_vip_that_the_box_has_by_itself_is_the_source_only_where_nothing_else_is() {
         let bench = on(&[("10.0.0.51", 24, false), ("10.0.0.9", 25, false)]);
         assert_eq!(of(&bench.router()).0, "10.0.0.9");
-        let bench = on(&[("10.0.0.51", 24, false)]);
-        assert_eq!(of(&bench.router()).0, "10.0.0.51");
+        // One whose own addresses are in another subnet, where another program left the VIP.
+        let bench = on(&[("10.0.0.51", 24, false), ("198.51.100.1", 24, false)]);
+        assert_eq!(of(&bench.router()).0, "198.51.100.1");
+        let mut bench = on(&[("198.51.100.1", 24, false)]);
+        put(&mut bench, "10.0.0.51", 24, false);
+        assert_eq!(of(&bench.router()).0, "198.51.100.1");
+        let mut bench = on(&[("10.0.0.51", 24, false)]);
+        let (source, why) = (bench.router().source, bench.router().source_reason);
+        assert_eq!(source.as_deref(), Some("10.0.0.51"));
+        assert_eq!(why.as_deref(), Some("a VIP itself; the interface has no better address"));
+        put(&mut bench, "10.0.0.9", 25, false);
+        assert_eq!(of(&bench.router()).0, "10.0.0.9");
         let owner = Router { priority: Priority::OWNER, ..router(51) };
         let addresses = [("10.0.0.51", 24, false), ("10.0.0.9", 25, false)];
         assert_eq!(of(&Bench::on(&addresses, vec![owner]).router()).0, "10.0.0.51");
