@@ -104,7 +104,7 @@ pub enum Notice {
         /// How many so far.
         count: u64,
     },
-    /// Someone took a VIP away; it is put back.
+    /// A VIP is gone, by another hand or since it expired while all stood still; it is put back.
     Restoring {
         /// Whose.
         router: RouterName,
@@ -443,7 +443,8 @@ impl fmt::Display for Notice {
                 src.map_or(Ok(()), |src| write!(f, ", the last one from {src}"))
             }
             Self::Restoring { router, address } => {
-                write!(f, "({router}) someone removed {address}; putting it back")
+                let how = "was removed, or expired while this process stood still";
+                write!(f, "({router}) {address} {how}; putting it back")
             }
             Self::AddressFailed { address, interface, doing, errno } => {
                 write!(f, "cannot {doing} {address}")?;
