@@ -142,7 +142,8 @@ impl Node {
         self.retime(id);
     }
 
-    /// Someone says that an address from which adverts are sent is at `mac`.
+    /// Someone says that an address from which adverts are sent is at `mac`. If it is a VIP as well,
+    /// that is what the active gateway says.
     fn own_claimed(
         &mut self,
         now: Instant,
@@ -156,7 +157,9 @@ impl Node {
             if self.entries.get(&id).is_some_and(|entry| entry.source == Some(ip)) {
                 // His adverts would come from it as well.
                 self.shadowed(id, Shadow::Claimed);
-                self.same_address(now, id, mac, out);
+                if !self.by_vip.contains_key(&ip) {
+                    self.same_address(now, id, mac, out);
+                }
             }
         }
     }
@@ -361,6 +364,16 @@ mod tests {
         assert!(all.iter().all(|router| router.conflict.is_none()));
         hear(&mut bench, [10, 0, 0, 201], Mac([2, 0, 0, 0, 0, 1]));
         assert_eq!(said(&bench), 0, "our own");
+    }
+
+    #[test]
+    fn an_active_gateway_has_a_vip_that_is_the_backups_own_address() {
+        let mut bench = Bench::new(vec![Router { vips: vec![vip(201)], ..router(51) }]);
+        bench.timeout();
+        assert_eq!(bench.router().source.as_deref(), Some("10.0.0.201"));
+        hear(&mut bench, [10, 0, 0, 201], THEIRS);
+        let told = |notice: &Notice| matches!(notice, Notice::OwnAddress { .. });
+        assert!(!bench.actions.notices.iter().any(told), "{:?}", bench.actions.notices);
     }
 
     #[test]
