@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::entry::RouterId;
+use super::kernel::Address;
 use super::links::{Links, Place};
 use super::notice::Notice;
 use super::{Actions, Instant, Node};
@@ -83,13 +84,19 @@ impl Node {
             |place: &&Place| self.links.address(place).is_some_and(|a| !self.claims.is_ours(a));
         let vips = config.vips.iter().chain(&config.vips_excluded).filter(|_| !may_have);
         let stray = vips.flat_map(|vip| self.strays.places(vip.ip)).find(is_another_s).copied();
-        let (router, source) = (config.name.clone(), entry.source);
+        let router = config.name.clone();
+        // Before the first turn of the router no source has been chosen yet.
+        let own_of = |place: Place| {
+            let is_ours = |address: &Address| self.claims.is_ours(address);
+            let chosen = || Some(self.links.source(place.0, config, None, is_ours)?.ip);
+            entry.source.or_else(chosen)
+        };
+        let is_own = stray.is_some_and(|place| own_of(place) == Some(place.1.ip));
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let before = std::mem::replace(&mut entry.rivals.stray, stray);
         let Some(place) = stray.filter(|_| stray != before) else { return };
         let Some(link) = self.links.link(place.0) else { return };
         let interface = link.name.clone();
-        let is_own = source == Some(place.1.ip);
         self.notice(now, Notice::Stray { router, address: place.1, interface, is_own }, out);
     }
 }
@@ -99,7 +106,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::Event;
-    use super::super::kernel::{Address, Change, Link, Snapshot};
+    use super::super::kernel::{Change, Link, Snapshot};
     use super::super::testing::{Bench, ETH0, address, advert, link, router};
     use super::*;
     use crate::config::{IfName, Router};
@@ -120,6 +127,15 @@ mod tests {
         change(&mut bench, Change::Link(other));
         bench.packet(PEER, &advert(router, PEER, 200));
         bench
+    }
+
+    #[test]
+    fn nobody_is_told_to_remove_the_boxs_only_address_at_the_start() {
+        let own = Prefix { ip: [10, 0, 0, 201].into(), len: 24 };
+        let mut bench = Bench::on(&[("10.0.0.201", 24, false)], vec![]);
+        bench.configure(vec![Router { vips: vec![own], ..router(51) }]);
+        let told = |notice: &&Notice| matches!(notice, Notice::Stray { is_own: true, .. });
+        assert_eq!(bench.actions.notices.iter().filter(told).count(), 1);
     }
 
     #[test]
