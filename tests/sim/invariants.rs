@@ -62,6 +62,8 @@ pub(crate) struct Watch {
     missed: BTreeSet<usize>,
     /// When each machine's kernel last had something to tell that was not heard.
     unheard: BTreeMap<usize, Instant>,
+    /// Machines that stood still at the last step, and when that was.
+    still: BTreeMap<usize, Instant>,
     lives: BTreeMap<usize, u64>,
     running: BTreeMap<usize, Arc<Config>>,
     /// Routers that each machine ever ran, over all of its daemons.
@@ -131,14 +133,16 @@ impl Watch {
             self.present.push(fault);
         }
         for machine in 0..world.machines() {
+            self.stand_still(machine, world);
             let trouble = world.trouble_of(machine);
             if trouble.is_deaf {
                 self.missed.insert(machine);
-            } else if !world.has_notes(machine) && trouble.dumps.is_none() {
-                self.missed.remove(&machine);
             }
             if self.missed.contains(&machine) {
                 self.deaf.insert(machine, now);
+            }
+            if !trouble.is_deaf && !world.has_notes(machine) && trouble.dumps.is_none() {
+                self.missed.remove(&machine);
             }
             if trouble.is_deaf || trouble.dumps.is_some() || world.has_notes(machine) {
                 self.unheard.insert(machine, now);
@@ -177,6 +181,22 @@ impl Watch {
         hold!(self.a_route_of_ours_is_there_with_its_vip_and_else_not(world))?;
         hold!(self.ours_is_not_beside_anothers(world))?;
         hold!(self.nothing_of_others_changes(world))
+    }
+
+    /// Who stands still reads nothing: that time counts for nothing in which a machine is to read
+    /// what it missed.
+    fn stand_still(&mut self, machine: usize, world: &World) {
+        let now = world.now();
+        if let Some(before) = self.still.remove(&machine) {
+            for of in [&mut self.deaf, &mut self.unheard] {
+                if let Some(at) = of.get_mut(&machine) {
+                    *at = *at + now.since(before);
+                }
+            }
+        }
+        if world.is_frozen(machine) {
+            self.still.insert(machine, now);
+        }
     }
 
     fn new_life(&mut self, machine: usize, life: u64) {
