@@ -25,15 +25,7 @@ pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts, partial: bool) -> 
     for name in tree.children("node/") {
         match NodeName::new(&name) {
             Ok(node) => {
-                let input = Input {
-                    tree,
-                    node: &node,
-                    previous: None,
-                    policy,
-                    facts,
-                    vanished: Vanished::Hold,
-                    listed_since: None,
-                };
+                let input = at_first(tree, &node, policy, facts);
                 let (mut outcome, names) = routers(&input);
                 // That it is to run nothing may be meant; on the node itself it is an error.
                 let list = format!("node/{node}/vrids");
@@ -76,6 +68,24 @@ pub fn check_all(tree: &Tree, policy: &Policy, facts: &Facts, partial: bool) -> 
     let mut problems: Vec<Problem> = problems.into_iter().filter(is_told).collect();
     problems.sort_by(|a, b| (&a.origin, &a.path).cmp(&(&b.origin, &b.path)));
     problems
+}
+
+/// What a node has at its first start: nothing ran before.
+fn at_first<'a>(
+    tree: &'a Tree,
+    node: &'a NodeName,
+    policy: &'a Policy,
+    facts: &'a Facts,
+) -> Input<'a> {
+    Input {
+        tree,
+        node,
+        previous: None,
+        policy,
+        facts,
+        vanished: Vanished::Hold,
+        listed_since: None,
+    }
 }
 
 /// Which routers put an address on an interface of this name, on whichever node.
@@ -137,15 +147,7 @@ fn unlisted_by_all(
     let names: BTreeSet<RouterName> = names.filter(|name| !judged.contains(name)).collect();
     // As a node sees them that has no word of its own.
     let Ok(node) = NodeName::new("-") else { return Vec::new() };
-    let input = Input {
-        tree,
-        node: &node,
-        previous: None,
-        policy,
-        facts,
-        vanished: Vanished::Hold,
-        listed_since: None,
-    };
+    let input = at_first(tree, &node, policy, facts);
     unlisted_keys(&input, &names)
 }
 
