@@ -75,15 +75,15 @@ impl Poll {
     }
 
     /// Waits until something is readable or `deadline` has come, and puts the keys of what is
-    /// readable into `ready`, in place of what was there. A signal may end it early. Returns
-    /// whether that is all: `false` if more may be readable than it tells of.
+    /// readable into `ready`, in place of what was there. Returns whether that is all: `false` if
+    /// more may be readable than it tells of.
     ///
     /// # Errors
     /// None that Linux is known to give.
     pub fn wait(&mut self, deadline: Option<Instant>, ready: &mut Vec<usize>) -> io::Result<bool> {
         ready.clear();
         loop {
-            let (events, over) = self.wait_once(deadline, ready)?;
+            let Some((events, over)) = self.wait_once(deadline, ready)? else { continue };
             let early = deadline.is_none_or(|deadline| deadline > clock::now());
             // The timer stood at a deadline that has moved away since.
             if !(over && ready.is_empty() && early) {
@@ -92,12 +92,14 @@ impl Poll {
         }
     }
 
-    /// Returns how many events there were, and whether the timer ran out.
+    /// Returns how many events there were, and whether the timer ran out; nothing where a signal has
+    /// ended it, `SIGCONT` without a handler among them: what became readable while the process was
+    /// stopped is not told of then.
     fn wait_once(
         &mut self,
         deadline: Option<Instant>,
         ready: &mut Vec<usize>,
-    ) -> io::Result<(usize, bool)> {
+    ) -> io::Result<Option<(usize, bool)>> {
         let mut timeout = -1;
         if let Some(deadline) = deadline {
             let now = clock::now();
@@ -117,7 +119,7 @@ impl Poll {
         };
         let count = match sys::check(count) {
             Ok(count) => usize::try_from(count).unwrap_or(0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
             Err(error) => return Err(error),
         };
         let mut over = false;
@@ -131,7 +133,7 @@ impl Poll {
                 ready.extend(usize::try_from(key));
             }
         }
-        Ok((count, over))
+        Ok(Some((count, over)))
     }
 
     fn arm(&mut self, at: Instant) -> io::Result<()> {
@@ -192,6 +194,46 @@ mod tests {
         far.write_all(b"x").unwrap();
         poll.wait(Some(clock::now() + Duration::from_millis(1)), &mut ready).unwrap();
         assert!(ready.is_empty());
+    }
+
+    extern "C" fn nothing(_: libc::c_int) {}
+
+    #[test]
+    fn a_signal_ends_no_wait() {
+        // SAFETY: a C structure for which all zeroes hold.
+        let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+        // SAFETY: `action` lives through the call, and the handler does nothing.
+        let result = unsafe { libc::sigaction(libc::SIGWINCH, &raw const action, ptr::null_mut()) };
+        assert_eq!(result, 0);
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let (say, said) = std::sync::mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            let mut poll = Poll::new().unwrap();
+            poll.add(&near, 5).unwrap();
+            // SAFETY: takes nothing and cannot fail.
+            let task = unsafe { libc::gettid() };
+            // SAFETY: takes nothing and cannot fail.
+            let thread = unsafe { libc::pthread_self() };
+            say.send((task, thread)).unwrap();
+            let mut ready = Vec::new();
+            poll.wait(Some(clock::now() + LONG), &mut ready).unwrap();
+            ready
+        });
+        let (task, thread) = said.recv().unwrap();
+        let stat = format!("/proc/self/task/{task}/stat");
+        for _ in 0..20 {
+            while !waiting.is_finished()
+                && !std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") S "))
+            {
+                std::thread::yield_now();
+            }
+            assert!(!waiting.is_finished(), "it waits");
+            // SAFETY: the thread is not joined yet.
+            assert_eq!(unsafe { libc::pthread_kill(thread, libc::SIGWINCH) }, 0);
+        }
+        far.write_all(b"x").unwrap();
+        assert_eq!(waiting.join().unwrap(), [5]);
     }
 
     #[test]
