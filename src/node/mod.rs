@@ -48,7 +48,7 @@ use entry::{Entry, Timer};
 use fence::Fence;
 use flaps::Flaps;
 use links::{Links, Place};
-use notice::{LimitKey, Notice};
+use notice::{Limits, Notice};
 use overhear::Shadow;
 use ports::Ports;
 use probe::Prober;
@@ -74,10 +74,6 @@ const ADVERTS_PER_TURN: usize = 64;
 const GATHER: Duration = Duration::from_millis(1);
 /// Deadlines that are put there in one turn though they do not come up yet.
 const MENDED_MAX: usize = 4;
-/// Notices of one kind about one thing: at most one in this time.
-const NOTICE_PAUSE: Duration = Duration::from_secs(1);
-/// Kinds and things that the limiter remembers.
-const LIMITS_MAX: usize = 4096;
 
 /// How far the node is with its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +125,7 @@ pub struct Node {
     fence: Fence,
     watches: Watches,
     strays: Strays,
-    limits: BTreeMap<LimitKey, Instant>,
+    limits: Limits,
     flaps: Flaps,
     /// Taken out and put back by every call, so that nothing is allocated in the steady state.
     effects: Vec<Effect>,
@@ -166,7 +162,7 @@ impl Node {
             fence: Fence::default(),
             watches: Watches::default(),
             strays: Strays::default(),
-            limits: BTreeMap::new(),
+            limits: Limits::default(),
             flaps: Flaps::default(),
             effects: Vec::new(),
         }
@@ -518,16 +514,9 @@ impl Node {
             out.untold.push(notice);
             return;
         }
-        if let Some(key) = notice.limit_key() {
-            if self.limits.get(&key).is_some_and(|at| now.since(*at) < NOTICE_PAUSE) {
-                return;
-            }
-            if self.limits.len() >= LIMITS_MAX {
-                self.limits.clear();
-            }
-            self.limits.insert(key, now);
+        if self.limits.tells(now, &notice) {
+            out.notices.push(notice);
         }
-        out.notices.push(notice);
     }
 }
 
