@@ -1,8 +1,14 @@
 //! The control thread: configuration, log and control socket. It may wait for a disk, a name or
 //! a store; nothing that sends adverts waits for it.
+//!
+//! Its loop is here; what it looks at by itself, what it reads at SIGHUP, what it answers and what
+//! it does beside a store are modules of their own.
 
+mod answers;
+mod looks;
 #[cfg(not(feature = "etcd"))]
 mod no_store;
+mod reload;
 #[cfg(feature = "etcd")]
 mod store;
 
@@ -10,11 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 
 use smol::channel::Sender;
 use smol::future::or;
@@ -32,8 +36,7 @@ use super::keep::{Keep, Written};
 use super::run_dir::RunDir;
 use super::socket::{self, Ask};
 use super::sources::{LoadError, Local, Sources};
-use super::status::{ConfigStatus, ProblemStatus, SCHEMA, Status};
-use crate::config::{Config, Problem, RouterName, Settings, Severity, diff};
+use crate::config::{Config, Problem, RouterName, Settings, Severity};
 use crate::linux::clock;
 use crate::linux::lock::LockError;
 use crate::linux::netlink::DefaultRoutes;
@@ -45,12 +48,9 @@ use crate::offload::{self, Lane};
 use crate::store::StoreEvent;
 #[cfg(feature = "etcd")]
 use crate::store::snapshot::Snapshot;
+use looks::{LOOK, LOOK_SOON};
+use reload::Reload;
 
-/// How often the box is looked at for what the store is told of it: its address, and the MAC of
-/// its tunnel.
-const LOOK: Duration = Duration::from_secs(10);
-/// How soon, if it changed, or if what it was does not fit a new state of the store.
-const LOOK_SOON: Duration = Duration::from_secs(1);
 /// Clients' questions that may wait.
 const ASKS_MAX: usize = 64;
 /// Results of work off this thread: one of each kind.
@@ -138,17 +138,6 @@ pub(super) struct Control {
     server: Option<Task<io::Result<()>>>,
     /// What hangs, as it was logged.
     hanging: BTreeSet<String>,
-}
-
-/// How far SIGHUP has come: an operator may have changed the box, too, and that counts first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reload {
-    /// Nothing is under way.
-    None,
-    /// The box is looked at.
-    Looks,
-    /// The local file is read.
-    Reads,
 }
 
 /// What came of work that may wait.
@@ -299,35 +288,6 @@ impl Control {
         Ok(())
     }
 
-    /// Serves a control socket that was made, and says why there is none.
-    fn mended(&mut self, run_dir: RunDir, made: Made) {
-        self.run_dir = Some(run_dir);
-        match made {
-            Ok(None) => {}
-            Ok(Some(listener)) => {
-                if self.server.is_some() || self.no_socket.take().is_some() {
-                    log::info!("the control socket was created again");
-                }
-                // Whoever was connected to the one before is answered.
-                self.server = self
-                    .asks
-                    .clone()
-                    .map(|asks| self.executor.spawn(socket::serve(self.executor, listener, asks)));
-            }
-            Err(error) => {
-                let why = format!(
-                    "run_dir: {error}; no command reaches this daemon (havip status, show, \
-                     confirm) until that is corrected; trying again every {} s",
-                    LOOK.as_secs()
-                );
-                if self.no_socket.as_ref() != Some(&why) {
-                    log::warn!("{why}");
-                }
-                self.no_socket = Some(why);
-            }
-        }
-    }
-
     /// Waits until there is something to do.
     async fn wake(
         &self,
@@ -358,39 +318,6 @@ impl Control {
         self.send_config(config);
     }
 
-    /// Looks at the box again, for what the store is told of it.
-    fn look(&mut self) {
-        if self.waits_until.is_some_and(|until| clock::now() >= until) {
-            self.start_without_store();
-            self.start();
-        }
-        self.write_snapshot();
-        if clock::now() < self.look_at {
-            return;
-        }
-        self.look_at = clock::now() + LOOK;
-        self.tell_hanging();
-        if let Some(mut run_dir) = self.run_dir.take() {
-            self.begin(Lane::RunDir, run_dir.doing(), move || {
-                let made = run_dir.mend();
-                Done::Mended(run_dir, made)
-            });
-        }
-        // The box may change so that what was refused can be.
-        let is_refused = || self.sources.problems.iter().any(Problem::is_error);
-        if !self.is_looking && (self.reload == Reload::Looks || self.follows() || is_refused()) {
-            self.is_looking = true;
-            let tunnel = self.sources.local.settings.tunnel_interface.clone();
-            let vips = self.sources.vips();
-            // A dump may wait for the kernel's lock.
-            let mut routes = self.routes.take().unwrap_or_else(DefaultRoutes::watch);
-            self.begin(Lane::Kernel, "asking the kernel for links and addresses", move || {
-                let identity = Identity::read(&mut routes, &tunnel, &vips);
-                Done::Looked(routes, identity)
-            });
-        }
-    }
-
     /// Has something done off this thread, which hears of its end.
     fn begin(
         &self,
@@ -406,45 +333,6 @@ impl Control {
             }
         };
         self.executor.spawn(work).detach();
-    }
-
-    /// Says what takes longer than it should, and what has ended after all.
-    fn tell_hanging(&mut self) {
-        let now: BTreeSet<String> =
-            offload::hanging().into_iter().map(|(doing, _)| doing).collect();
-        for doing in now.difference(&self.hanging) {
-            log::warn!("{doing}: not finished yet; routers and adverts do not wait for it");
-        }
-        for doing in self.hanging.difference(&now) {
-            log::info!("{doing}: finished");
-        }
-        self.hanging = now;
-    }
-
-    fn looked(&mut self, identity: io::Result<Identity>) {
-        self.is_looking = false;
-        if let Ok(identity) = identity {
-            self.take_identity(identity);
-        }
-        if self.reload == Reload::Looks {
-            self.reload = Reload::Reads;
-            self.load();
-        }
-    }
-
-    fn take_identity(&mut self, identity: Identity) {
-        let before = std::mem::replace(&mut self.identity, identity);
-        // What the box is decides on what it may be given.
-        if before.facts != self.identity.facts && self.waits_until.is_none() {
-            let known = std::mem::take(&mut self.sources.problems);
-            let running = self.sources.running.clone();
-            let config = self.sources.rebuild(&self.identity.facts);
-            self.note_state();
-            self.tell_problems(&known);
-            if running.is_none_or(|running| running != config) {
-                self.send_config(config);
-            }
-        }
     }
 
     /// Takes what the engine reports; returns whether it has ended.
@@ -487,18 +375,7 @@ impl Control {
                 Report::Stopped => stopped = true,
             }
         }
-        let asked = std::mem::take(&mut self.asked);
-        for (answer, reply) in asked {
-            match answer.try_recv() {
-                Ok(vrrp) => {
-                    let status = self.status(vrrp);
-                    // A client that went away does not want it any more.
-                    let _ = reply.try_send(serde_json::to_vec(&status).unwrap_or_default());
-                }
-                Err(std::sync::mpsc::TryRecvError::Empty) => self.asked.push((answer, reply)),
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => {}
-            }
-        }
+        self.answer();
         stopped
     }
 
@@ -516,111 +393,6 @@ impl Control {
         }
     }
 
-    fn ask(&mut self, ask: Ask) {
-        match ask {
-            Ask::Status(reply) => {
-                let (sender, answer) = sync_channel(1);
-                if self.request(Request::Status(sender)).is_ok() {
-                    self.asked.push((answer, reply));
-                }
-            }
-            Ask::Config(reply) => {
-                let shown: Vec<_> = self
-                    .sources
-                    .shown()
-                    .into_iter()
-                    .map(|shown| {
-                        serde_json::json!({
-                            "router": shown.router,
-                            "key": shown.key,
-                            "value": shown.value,
-                            "path": shown.path,
-                            "origin": shown.origin.to_string(),
-                        })
-                    })
-                    .collect();
-                let body = serde_json::json!({ "schema": SCHEMA, "values": shown });
-                let _ = reply.try_send(body.to_string().into_bytes());
-            }
-            Ask::Confirm(reply) => {
-                let released = self.confirm();
-                let body = serde_json::json!({ "schema": SCHEMA, "released": released });
-                let _ = reply.try_send(body.to_string().into_bytes());
-            }
-        }
-    }
-
-    /// Writes the status in these words to the log, whatever its level.
-    fn write_down(&mut self, words: fn(&serde_json::Value) -> String) {
-        let (reply, answer) = smol::channel::bounded(1);
-        self.ask(Ask::Status(reply));
-        let write = async move {
-            let Ok(status) = answer.recv().await else { return };
-            let status = serde_json::from_slice(&status).unwrap_or_default();
-            super::log::put(words(&status).trim_end().to_owned());
-        };
-        self.executor.spawn(write).detach();
-    }
-
-    /// SIGHUP: reads the local file again.
-    fn load(&self) {
-        let local = self.sources.local.clone();
-        let doing = format!("reading {}", local.path.display());
-        self.begin(Lane::File, doing, move || Done::Loaded(local.load_again().into()));
-    }
-
-    /// Takes the local file if nothing in it is wrong.
-    fn reload(&mut self, loaded: Result<Local, LoadError>) {
-        self.reload = Reload::None;
-        let path = self.sources.local.path.clone();
-        let before = self.sources.running.clone();
-        let known = self.sources.problems.clone();
-        let result = match loaded {
-            Ok(local) => self.sources.replace_local(local, &self.identity.facts),
-            Err(LoadError::Wrong(problems)) => Err(problems),
-            Err(LoadError::Absent(path)) => {
-                Err(vec![file_problem(format!("{}: not there any more", path.display()))])
-            }
-            Err(LoadError::Unreadable(path, error)) => {
-                Err(vec![file_problem(format!("{}: {error}", path.display()))])
-            }
-        };
-        match result {
-            Ok(config) => {
-                self.read_at = clock::now();
-                if let Some(before) = before {
-                    let diff = diff(&before, &config);
-                    log::info!(
-                        "{}: read again: {} router(s) added, {} removed, {} changed",
-                        path.display(),
-                        diff.added.len(),
-                        diff.removed.len(),
-                        diff.changed.len()
-                    );
-                }
-                self.tell_problems(&known);
-                self.send_config(config);
-                self.refused = start_only(&self.at_start, &self.sources.local.settings);
-                if let Err(why) = self.follow_anew() {
-                    self.refused.push(why);
-                }
-                for refused in &self.refused {
-                    log::warn!("{}: {refused}", path.display());
-                }
-            }
-            Err(problems) => {
-                for problem in &problems {
-                    log::error!("{problem:#}");
-                }
-                log::error!(
-                    "{}: not applied; havip keeps the last valid configuration",
-                    path.display()
-                );
-                self.refused = problems.iter().map(ToString::to_string).collect();
-            }
-        }
-    }
-
     /// Logs what is wrong with the configuration, unless it was said before.
     fn tell_problems(&self, known: &[Problem]) {
         for problem in self.sources.problems.iter().filter(|problem| !known.contains(problem)) {
@@ -635,94 +407,4 @@ impl Control {
             log::debug!("{}: {} hides {}", shadow.path, shadow.used, shadow.hidden);
         }
     }
-
-    fn idle(&self) -> BTreeMap<String, String> {
-        let idle = self.sources.idle.iter();
-        idle.map(|(name, why)| (name.to_string(), why.clone())).collect()
-    }
-
-    fn status(&self, vrrp: NodeStatus) -> Status {
-        let now = clock::now();
-        let since = |at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
-        let mut problems: Vec<&Problem> = self.sources.problems.iter().collect();
-        problems.sort_by_key(|problem| problem.severity);
-        Status {
-            schema: SCHEMA,
-            version: env!("CARGO_PKG_VERSION"),
-            pid: std::process::id(),
-            node: self.sources.node.to_string(),
-            uptime_ms: since(self.started_at),
-            config: ConfigStatus {
-                file: absolute(&self.sources.local.path).display().to_string(),
-                read_ms: since(self.read_at),
-                refused: self.refused.clone(),
-                store: self.store_status(),
-                idle: self.idle(),
-                problems: problems
-                    .into_iter()
-                    .map(|problem| ProblemStatus {
-                        severity: problem.severity.to_string(),
-                        router: problem.router.as_ref().map(ToString::to_string),
-                        text: problem.to_string(),
-                    })
-                    .collect(),
-                shadowed: self
-                    .sources
-                    .shadows
-                    .iter()
-                    .map(|s| format!("{}: {} hides {}", s.path, s.used, s.hidden))
-                    .collect(),
-            },
-            warnings: self
-                .warnings
-                .iter()
-                .chain(self.store_warnings())
-                .chain(&self.no_socket)
-                .cloned()
-                .chain(hanging())
-                .collect(),
-            notices_lost: self.wiring.notices_lost.load(Ordering::Relaxed),
-            guard: guard::status(&self.wiring.guard),
-            fence: fence::status(&self.wiring.fence),
-            vrrp,
-        }
-    }
-}
-
-/// What takes longer than it should, for the status.
-fn hanging() -> impl Iterator<Item = String> {
-    let words = |(doing, time): (String, Duration)| {
-        format!(
-            "{doing}: not finished after {} s; routers and adverts do not wait for it",
-            time.as_secs()
-        )
-    };
-    offload::hanging().into_iter().map(words)
-}
-
-/// A path that means the same to whoever asks, wherever that runs.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// Settings that have changed since the start, and count only at a start.
-fn start_only(before: &Settings, now: &Settings) -> Vec<String> {
-    [
-        ("[havip] node", before.node == now.node),
-        ("[havip] run_dir", before.run_dir == now.run_dir),
-        ("[havip] realtime", before.realtime == now.realtime),
-        ("[havip] guard", before.guard == now.guard),
-        ("[havip] fence", before.fence == now.fence),
-        ("[havip] log_level", before.log_level == now.log_level),
-        ("[snapshot] path", before.snapshot_path == now.snapshot_path),
-        ("[snapshot] interval", before.snapshot_interval == now.snapshot_interval),
-    ]
-    .into_iter()
-    .filter(|(_, same)| !same)
-    .map(|(name, _)| format!("{name}: changed; it counts from the next start on"))
-    .collect()
-}
-
-fn file_problem(message: String) -> Problem {
-    Problem::missing(Severity::Error, "", message)
 }
