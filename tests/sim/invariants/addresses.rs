@@ -38,9 +38,8 @@ impl Watch {
         &mut self,
         world: &World,
     ) -> Found {
-        let now = world.now();
-        let mut misplaced = BTreeMap::new();
-        let mut missing = BTreeMap::new();
+        let mut misplaced = BTreeSet::new();
+        let mut missing = BTreeSet::new();
         for machine in 0..world.machines() {
             let (kernel, index) = world.kernel_of(machine);
             for (_, prefix, until) in kernel.marked() {
@@ -48,39 +47,23 @@ impl Watch {
                     return Err(format!("machine {machine}: {prefix} would outlive its daemon"));
                 }
                 if !self.active_with(machine, prefix.ip) {
-                    let since = self.misplaced.get(&(machine, prefix)).copied().unwrap_or(now);
-                    misplaced.insert((machine, prefix), since);
+                    misplaced.insert((machine, prefix));
                 }
             }
             for (_, name) in self.active.keys().filter(|(of, _)| *of == machine) {
                 let Some(router) = self.router(machine, *name) else { continue };
-                for vip in vips(router) {
-                    if kernel.holder(index, vip.ip).is_none() {
-                        let since = self.missing.get(&(machine, *vip)).copied().unwrap_or(now);
-                        missing.insert((machine, *vip), since);
-                    }
-                }
+                let lacks = |vip: &&Prefix| kernel.holder(index, vip.ip).is_none();
+                missing.extend(vips(router).filter(lacks).map(|vip| (machine, *vip)));
             }
         }
-        (self.misplaced, self.missing) = (misplaced, missing);
-        let is_late = |(machine, _): &(usize, Prefix), since: Instant| {
-            let calm = Self::calm(&self.disturbed, *machine, now).min(Self::calm(
-                &self.unheard,
-                *machine,
-                now,
-            ));
-            now.since(since) > SETTLED && calm > RECOVERED
-        };
-        if let Some(((machine, vip), since)) =
-            self.misplaced.iter().find(|(key, since)| is_late(key, **since))
-        {
+        let misplaced = self.late(world, |watch| &mut watch.misplaced, misplaced);
+        let missing = self.late(world, |watch| &mut watch.missing, missing);
+        if let Some(((machine, vip), since)) = misplaced {
             return Err(format!(
                 "machine {machine}: {vip} is there since {since:?}, and its router not active"
             ));
         }
-        if let Some(((machine, vip), since)) =
-            self.missing.iter().find(|(key, since)| is_late(key, **since))
-        {
+        if let Some(((machine, vip), since)) = missing {
             return Err(format!(
                 "machine {machine}: {vip} is missing since {since:?}, and its router active"
             ));
@@ -146,7 +129,9 @@ impl Watch {
             misrouted.extend(left.map(|(_, route)| (machine, route.network.ip)));
         }
         match self.late(world, |watch| &mut watch.misrouted, misrouted) {
-            Some((machine, ip)) => Err(format!("machine {machine}: the route of {ip} is wrong")),
+            Some(((machine, ip), _)) => {
+                Err(format!("machine {machine}: the route of {ip} is wrong"))
+            }
             None => Ok(()),
         }
     }
@@ -162,7 +147,7 @@ impl Watch {
             doubled.extend(kernel.marked().filter(is_beside).map(|(_, p, _)| (machine, p.ip)));
         }
         match self.late(world, |watch| &mut watch.doubled, doubled) {
-            Some((machine, ip)) => Err(format!("machine {machine}: {ip} is there twice")),
+            Some(((machine, ip), _)) => Err(format!("machine {machine}: {ip} is there twice")),
             None => Ok(()),
         }
     }
@@ -190,23 +175,23 @@ impl Watch {
         })
     }
 
-    /// Remembers since when each of `now` is as it is; gives one that had the time to change.
-    fn late(
+    /// Remembers since when each of `found` is as it is; gives one that had the time to change.
+    fn late<T: Copy + Ord>(
         &mut self,
         world: &World,
-        of: impl Fn(&mut Self) -> &mut BTreeMap<(usize, IpAddr), Instant>,
-        found: BTreeSet<(usize, IpAddr)>,
-    ) -> Option<(usize, IpAddr)> {
+        of: impl Fn(&mut Self) -> &mut BTreeMap<(usize, T), Instant>,
+        found: BTreeSet<(usize, T)>,
+    ) -> Option<((usize, T), Instant)> {
         let now = world.now();
         let before = std::mem::take(of(self));
-        let since = |key: &(usize, IpAddr)| before.get(key).copied().unwrap_or(now);
+        let since = |key: &(usize, T)| before.get(key).copied().unwrap_or(now);
         let found: BTreeMap<_, _> = found.into_iter().map(|key| (key, since(&key))).collect();
         let late = found.iter().find(|((machine, _), since)| {
             let calm = Self::calm(&self.disturbed, *machine, now);
             let calm = calm.min(Self::calm(&self.unheard, *machine, now));
             now.since(**since) > SETTLED && calm > RECOVERED
         });
-        let late = late.map(|(key, _)| *key);
+        let late = late.map(|(key, since)| (*key, *since));
         *of(self) = found;
         late
     }
