@@ -10,8 +10,10 @@
 //! is beside it; ours comes back when that one goes.
 
 mod onlink;
+mod pauses;
+mod work;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Instant;
@@ -20,12 +22,12 @@ use super::kernel::{Address, Errno, IFA_PROTO_HAVIP, Op, Verb};
 use super::links::{Links, Place, from, host};
 use crate::wire::IfIndex;
 use onlink::{Route, Standing};
+use pauses::Pauses;
+use work::{Asked, Kind, Lane, Work};
 
 /// Operations in one request: small enough that the first address is confirmed, and announced,
 /// within a few milliseconds, and that a renewal need not wait long behind additions.
 const CHUNK_MAX: usize = 32;
-/// Requests on their way at once: one with the kernel, one waiting, so that it never idles.
-const INFLIGHT_MAX: usize = 2;
 /// Pause after an operation that failed, and between restorations of one address.
 const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two additions of one address, however often someone takes it away.
@@ -90,43 +92,6 @@ pub(super) enum Lost {
     Vacated,
 }
 
-/// In the order in which they are done: removals go first (someone else may hold the address
-/// already), then renewals (they have a deadline), then additions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Remove,
-    Unroute,
-    Renew,
-    Add,
-    Route,
-}
-
-impl Kind {
-    const ALL: [Self; 5] = [Self::Remove, Self::Unroute, Self::Renew, Self::Add, Self::Route];
-
-    const fn lane(self) -> Lane {
-        match self {
-            Self::Remove | Self::Renew | Self::Add => Lane::Address,
-            Self::Unroute | Self::Route => Lane::Route,
-        }
-    }
-}
-
-/// What waits for each other: what is done to an address, and what to its route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Lane {
-    Address,
-    Route,
-}
-
-/// An operation on its way to the kernel.
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    kind: Kind,
-    place: Place,
-    op: Op,
-}
-
 /// Wishes, and the work that follows from them.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -138,17 +103,14 @@ pub(super) struct Claims {
     keeps_owners: bool,
     /// On-link routes, by the address that they are there for.
     routes: BTreeMap<Place, (Route, Standing)>,
-    /// What is to be done.
-    queues: BTreeMap<Kind, BTreeSet<Place>>,
-    inflight: VecDeque<Vec<Asked>>,
+    /// What is to be done, and what is on its way.
+    work: Work,
     /// Places of those that the kernel reported while they were on their way: what it reported is
     /// newer than their answer.
     told: BTreeSet<Place>,
     /// What failed in a way that news under way may explain: said when it fails again.
     doubtful: BTreeSet<(Place, Lane)>,
-    /// Not to be touched before.
-    retry: BTreeMap<(Place, Lane), Instant>,
-    retry_order: BTreeSet<(Instant, (Place, Lane))>,
+    pauses: Pauses,
     added_at: BTreeMap<Place, Instant>,
     /// Until when the losses of a wanted address last at [`LOSS_PACE`].
     losses: BTreeMap<Place, Instant>,
@@ -162,7 +124,7 @@ impl Claims {
             return address.proto == IFA_PROTO_HAVIP;
         }
         let place = (address.index, address.prefix);
-        let asked = self.inflight.iter().flatten().filter(|asked| asked.place == place);
+        let asked = self.work.asked().filter(|asked| asked.place == place);
         let asked = asked.filter(|asked| matches!(asked.kind, Kind::Add | Kind::Renew));
         let asked = asked.map(|asked| is_fenced(asked.op));
         self.put.get(&place).copied().into_iter().chain(asked).any(|put| put != address.permanent)
@@ -215,9 +177,9 @@ impl Claims {
 
     /// Wants the lifetime of `place` renewed, and of its route.
     pub(super) fn renew(&mut self, place: Place) {
-        self.queue(Kind::Renew, place);
+        self.work.queue(Kind::Renew, place);
         if matches!(self.routes.get(&place), Some((_, Standing::Ours | Standing::Others))) {
-            self.queue(Kind::Route, place);
+            self.work.queue(Kind::Route, place);
         }
     }
 
@@ -232,7 +194,7 @@ impl Claims {
     /// The kernel reports an address at `place`.
     pub(super) fn told(&mut self, place: Place) {
         let wanted = host(place);
-        if self.is_inflight(&wanted, Lane::Address) {
+        if self.work.is_busy(&wanted, Lane::Address) {
             self.told.insert(wanted);
         }
     }
@@ -248,15 +210,15 @@ impl Claims {
     }
 
     fn look_at_address(&mut self, place: Place, links: &Links) {
-        self.unqueue(Kind::Add, &place);
-        self.unqueue(Kind::Remove, &place);
+        self.work.unqueue(Kind::Add, &place);
+        self.work.unqueue(Kind::Remove, &place);
         if let Some(kind) = self.difference(&place, links) {
-            self.queue(kind, place);
+            self.work.queue(kind, place);
         }
         if !self.wanted.contains_key(&place) {
-            self.unqueue(Kind::Renew, &place);
+            self.work.unqueue(Kind::Renew, &place);
             if links.address(&place).is_none() {
-                self.unhold(&(place, Lane::Address));
+                self.pauses.unhold(&(place, Lane::Address));
                 self.doubtful.remove(&(place, Lane::Address));
             }
         } else if links.place_of(place.0, place.1.ip).is_some() {
@@ -273,7 +235,7 @@ impl Claims {
             .chain(self.routes.keys().copied())
             .collect();
         for kind in [Kind::Add, Kind::Remove] {
-            self.queues.remove(&kind);
+            self.work.unqueue_all(kind);
         }
         self.put.retain(|place, _| links.address(place).is_some());
         for place in places {
@@ -303,28 +265,28 @@ impl Claims {
 
     /// The next request, if there is work and room for it.
     pub(super) fn next_chunk(&mut self, now: Instant, links: &Links) -> Option<Vec<Op>> {
-        if self.inflight.len() >= INFLIGHT_MAX {
+        if !self.work.has_room() {
             return None;
         }
         self.wake(now, links);
         // So in every turn but a few.
-        if self.queues.is_empty() {
+        if self.work.nothing_is_queued() {
             return None;
         }
         let mut chunk: Vec<Asked> = Vec::new();
         for kind in Kind::ALL {
-            let Some(queue) = self.queues.get(&kind) else { continue };
             let lane = kind.lane();
-            let places: Vec<Place> = queue
-                .iter()
-                .filter(|place| kind == Kind::Renew || !self.retry.contains_key(&(**place, lane)))
-                .filter(|place| !self.is_inflight(place, lane))
+            let places: Vec<Place> = self
+                .work
+                .queued(kind)
+                .filter(|place| kind == Kind::Renew || !self.pauses.holds(&(**place, lane)))
+                .filter(|place| !self.work.is_busy(place, lane))
                 .filter(|place| chunk.iter().all(|a| (a.place, a.kind.lane()) != (**place, lane)))
                 .take(CHUNK_MAX - chunk.len())
                 .copied()
                 .collect();
             for place in places {
-                self.unqueue(kind, &place);
+                self.work.unqueue(kind, &place);
                 if let Some(op) = self.op(kind, place, links) {
                     chunk.push(Asked { kind, place, op });
                 }
@@ -334,7 +296,7 @@ impl Claims {
             return None;
         }
         let ops = chunk.iter().map(|asked| asked.op).collect();
-        self.inflight.push_back(chunk);
+        self.work.ask(chunk);
         Some(ops)
     }
 
@@ -352,32 +314,6 @@ impl Claims {
         Some(Op { index, prefix, verb })
     }
 
-    fn queue(&mut self, kind: Kind, place: Place) {
-        self.queues.entry(kind).or_default().insert(place);
-    }
-
-    fn unqueue(&mut self, kind: Kind, place: &Place) {
-        if let Some(queue) = self.queues.get_mut(&kind) {
-            queue.remove(place);
-            if queue.is_empty() {
-                self.queues.remove(&kind);
-            }
-        }
-    }
-
-    fn queued(&self, kind: Kind) -> impl Iterator<Item = &Place> {
-        self.queues.get(&kind).into_iter().flatten()
-    }
-
-    fn is_queued(&self, kind: Kind, place: &Place) -> bool {
-        self.queues.get(&kind).is_some_and(|queue| queue.contains(place))
-    }
-
-    fn is_inflight(&self, place: &Place, lane: Lane) -> bool {
-        let mut inflight = self.inflight.iter().flatten();
-        inflight.any(|asked| asked.place == *place && asked.kind.lane() == lane)
-    }
-
     /// Wanted places where nobody has the address.
     pub(super) fn missing(&self, links: &Links) -> Vec<Place> {
         let is_empty = |place: &&Place| links.place_of(place.0, place.1.ip).is_none();
@@ -386,12 +322,7 @@ impl Claims {
 
     /// Whether the answer to an addition of `place` is to come.
     pub(super) fn is_adding(&self, place: &Place) -> bool {
-        self.is_under_way(Kind::Add, place)
-    }
-
-    fn is_under_way(&self, wanted: Kind, place: &Place) -> bool {
-        let mut inflight = self.inflight.iter().flatten();
-        inflight.any(|asked| asked.kind == wanted && asked.place == *place)
+        self.work.is_under_way(Kind::Add, place)
     }
 
     /// Takes the results of the oldest request; `links` learns what was acknowledged.
@@ -402,7 +333,7 @@ impl Claims {
         links: &mut Links,
     ) -> Vec<Done> {
         let mut done = Vec::new();
-        let Some(chunk) = self.inflight.pop_front() else { return done };
+        let Some(chunk) = self.work.answered() else { return done };
         for (at, Asked { kind, place, op }) in chunk.into_iter().enumerate() {
             // A request that failed as a whole has no results: EIO for each.
             let result = results.get(at).copied().unwrap_or(Err(Errno(5)));
@@ -463,11 +394,11 @@ impl Claims {
                 Some(Done::Added(place))
             }
             (Kind::Add, Err(Errno(EEXIST))) if self.doubtful.insert(key) => {
-                self.hold(key, now + RETRY);
+                self.pauses.hold(key, now + RETRY);
                 Some(Done::Unknown)
             }
             (_, Err(errno)) => {
-                self.hold(key, now + RETRY);
+                self.pauses.hold(key, now + RETRY);
                 Some(Done::Failed(op, errno))
             }
             // Not an address's.
@@ -487,13 +418,13 @@ impl Claims {
         }
         self.put.remove(&place);
         let wanted = self.wanted.contains_key(&place)
-            && !self.is_under_way(Kind::Remove, &place)
+            && !self.work.is_under_way(Kind::Remove, &place)
             && self.holder(&place, links) == Holder::Nobody;
         if let Some(at) = self.added_at.remove(&place)
             && wanted
             && now.since(at) < RESTORE_PAUSE
         {
-            self.hold((place, Lane::Address), at + RESTORE_PAUSE);
+            self.pauses.hold((place, Lane::Address), at + RESTORE_PAUSE);
         }
         self.look(place, links);
         if !wanted {
@@ -504,68 +435,44 @@ impl Claims {
         if until.since(now) >= FIGHT { Lost::Fought } else { Lost::Wanted }
     }
 
-    fn hold(&mut self, key: (Place, Lane), until: Instant) {
-        self.unhold(&key);
-        self.retry.insert(key, until);
-        self.retry_order.insert((until, key));
-    }
-
-    fn unhold(&mut self, key: &(Place, Lane)) {
-        if let Some(before) = self.retry.remove(key) {
-            self.retry_order.remove(&(before, *key));
-        }
-    }
-
     /// Frees places whose pause is over.
     fn wake(&mut self, now: Instant, links: &Links) {
-        while let Some((at, key)) = self.retry_order.first().copied() {
-            if at > now {
-                break;
-            }
-            self.retry_order.pop_first();
-            self.retry.remove(&key);
-            self.look(key.0, links);
+        while let Some(place) = self.pauses.pop(now) {
+            self.look(place, links);
         }
     }
 
     /// When a pause ends that something waits for; while no request has room, an answer comes first.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        if self.inflight.len() >= INFLIGHT_MAX {
-            return None;
-        }
-        self.retry_order.first().map(|(at, _)| *at)
+        if self.work.has_room() { self.pauses.next_end() } else { None }
     }
 
     /// Whether nothing is being removed or waits to be.
     pub(super) fn nothing_to_remove(&self) -> bool {
         let waits = |kind: Kind| {
-            self.queued(kind).all(|place| self.retry.contains_key(&(*place, kind.lane())))
+            self.work.queued(kind).all(|place| self.pauses.holds(&(*place, kind.lane())))
         };
-        self.inflight.is_empty() && waits(Kind::Remove) && waits(Kind::Unroute)
+        self.work.asked().next().is_none() && waits(Kind::Remove) && waits(Kind::Unroute)
     }
 
     /// Drops what is known of a link that went.
     pub(super) fn link_gone(&mut self, index: IfIndex, links: &Links) {
-        let keys = self.retry.range((from(index), Lane::Address)..).map(|((place, _), _)| *place);
-        let mut all: BTreeSet<Place> = keys.take_while(|place| place.0 == index).collect();
+        let mut all: BTreeSet<Place> = self.pauses.places_on(index).collect();
         all.extend(of_link(&self.put, index));
         all.extend(of_link(&self.routes, index));
         all.extend(of_link(&self.added_at, index));
         all.extend(self.places_on(index));
-        for queue in self.queues.values() {
-            let places = queue.range(from(index)..).copied();
-            all.extend(places.take_while(|place| place.0 == index));
-        }
+        all.extend(self.work.queued_on(index));
         for place in all {
             self.put.remove(&place);
             self.routes.remove(&place);
             self.added_at.remove(&place);
             for lane in [Lane::Address, Lane::Route] {
-                self.unhold(&(place, lane));
+                self.pauses.unhold(&(place, lane));
                 self.doubtful.remove(&(place, lane));
             }
             for kind in Kind::ALL {
-                self.unqueue(kind, &place);
+                self.work.unqueue(kind, &place);
             }
             self.look(place, links);
         }
@@ -577,7 +484,7 @@ impl Claims {
     }
 
     pub(super) fn sizes(&self) -> [(&'static str, usize); 14] {
-        let queued = |kind| self.queued(kind).count();
+        let queued = |kind| self.work.queued(kind).count();
         [
             ("claims", self.wanted.len()),
             ("put", self.put.len()),
@@ -587,10 +494,10 @@ impl Claims {
             ("to add", queued(Kind::Add)),
             ("to route", queued(Kind::Route)),
             ("to unroute", queued(Kind::Unroute)),
-            ("asked", self.inflight.iter().map(Vec::len).sum()),
+            ("asked", self.work.asked().count()),
             ("told", self.told.len()),
             ("doubtful", self.doubtful.len()),
-            ("held back", self.retry.len().max(self.retry_order.len())),
+            ("held back", self.pauses.len()),
             ("added", self.added_at.len()),
             ("losses", self.losses.len()),
         ]

@@ -6,7 +6,8 @@
 
 use std::net::IpAddr;
 
-use super::{Claims, Done, EEXIST, ENODEV, ESRCH, Holder, Kind, Lane, RETRY, of_link};
+use super::work::{Kind, Lane};
+use super::{Claims, Done, EEXIST, ENODEV, ESRCH, Holder, RETRY, of_link};
 use crate::config::Prefix;
 use crate::node::Instant;
 use crate::node::kernel::{Errno, MAIN_TABLE, Op, Verb};
@@ -51,12 +52,12 @@ impl Claims {
 
     pub(super) fn look_at_route(&mut self, place: Place, links: &Links) {
         let wanted = self.wanted_route(&place, links);
-        let is_renewed = self.is_queued(Kind::Route, &place);
-        self.unqueue(Kind::Route, &place);
-        self.unqueue(Kind::Unroute, &place);
+        let is_renewed = self.work.is_queued(Kind::Route, &place);
+        self.work.unqueue(Kind::Route, &place);
+        self.work.unqueue(Kind::Unroute, &place);
         let kind = match (wanted, self.routes.get(&place)) {
             (None, None) => {
-                self.unhold(&(place, Lane::Route));
+                self.pauses.unhold(&(place, Lane::Route));
                 self.doubtful.remove(&(place, Lane::Route));
                 return;
             }
@@ -76,7 +77,7 @@ impl Claims {
             },
             (Some(_) | None, Some(_)) => Kind::Unroute,
         };
-        self.queue(kind, place);
+        self.work.queue(kind, place);
     }
 
     pub(super) fn route(&mut self, place: Place, links: &Links) -> Option<Op> {
@@ -126,7 +127,7 @@ impl Claims {
     /// Leaves the route to another VIP of ours that has asked for the same and has no answer yet.
     fn leave_to_another(&mut self, place: &Place, route: Route) -> bool {
         let asked = |(other, standing): &(Place, Standing)| {
-            *standing == Standing::Unsure && self.is_under_way(Kind::Route, other)
+            *standing == Standing::Unsure && self.work.is_under_way(Kind::Route, other)
         };
         let Some((next, _)) = self.alike(place, route).find(asked) else { return false };
         self.routes.insert(next, (route, Standing::TakesOver));
@@ -172,7 +173,7 @@ impl Claims {
             }
             (_, Err(errno)) => {
                 self.routes.insert(place, (route, Standing::Unsure));
-                self.hold(key, now + RETRY);
+                self.pauses.hold(key, now + RETRY);
                 // Its address or its link may be gone already.
                 return (!self.doubtful.insert(key)).then_some(Done::Failed(op, errno));
             }
@@ -183,7 +184,7 @@ impl Claims {
         let is_joined = matches!(op.verb, Verb::Route { again: false, .. }) && result.is_err();
         if is_joined && standing == Standing::Ours && place.1.ip.is_ipv6() {
             // Its lifetime is another VIP's, and may be shorter.
-            self.queue(Kind::Route, place);
+            self.work.queue(Kind::Route, place);
         }
         None
     }
