@@ -514,8 +514,8 @@ impl Node {
             out.untold.push(notice);
             return;
         }
-        if self.limits.tells(now, &notice) {
-            out.notices.push(notice);
+        if let Some(left_out) = self.limits.tells(now, &notice) {
+            out.notices.push(notice.after(left_out));
         }
     }
 }

@@ -247,6 +247,13 @@ pub enum Notice {
         /// Its state now.
         state: &'static str,
     },
+    /// Another, before which some of its kind about the same thing were not told.
+    After {
+        /// How many.
+        left_out: u64,
+        /// That one.
+        notice: Box<Self>,
+    },
     /// Everything is given up; the daemon is about to end.
     Stopping,
 }
@@ -330,6 +337,7 @@ impl Notice {
     #[must_use]
     pub const fn level(&self) -> Level {
         match self {
+            Self::After { notice, .. } => notice.level(),
             Self::AddressConflict { .. }
             | Self::AddressFailed { .. }
             | Self::DoesNotYield { .. }
@@ -358,6 +366,25 @@ impl Notice {
             | Self::Stopping
             | Self::Transition { .. }
             | Self::Vacated { .. } => Level::Info,
+        }
+    }
+
+    /// This notice, without the number of those that were not told before it.
+    #[must_use]
+    pub fn itself(&self) -> &Self {
+        match self {
+            Self::After { notice, .. } => notice,
+            notice => notice,
+        }
+    }
+
+    /// This notice, after so many of its kind that were not told.
+    pub(super) fn after(self, left_out: u64) -> Self {
+        match self {
+            // Each has its own count.
+            Self::Discarded { .. } | Self::SendFailed { .. } => self,
+            notice if left_out == 0 => notice,
+            notice => Self::After { left_out, notice: Box::new(notice) },
         }
     }
 }

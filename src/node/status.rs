@@ -195,7 +195,6 @@ impl Node {
             ("routers to look at", self.to_look.len()),
             ("timers", self.timers.len()),
             ("changes", self.changes.len()),
-            ("limits", self.limits.len()),
             ("effects", self.effects.len()),
             ("places", of_entries(|entry| entry.places.len())),
             ("VIPs on the box", self.strays.len()),
@@ -208,6 +207,7 @@ impl Node {
             .chain(self.links.sizes())
             .chain(self.ports.sizes())
             .chain(self.flaps.sizes())
+            .chain(self.limits.sizes())
             .chain(self.claims.sizes())
             .chain(self.announcer.sizes())
             .chain(self.prober.sizes())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// A point in time in nanoseconds since the clock's start (CLOCK_BOOTTIME in the daemon, which
 /// runs on in suspend; 0 at the start of a simulation). Good for 584 years.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {

@@ -7,6 +7,7 @@ use super::time::Happening;
 use super::{Turn, World, seen};
 use crate::config::Prefix;
 use crate::node::kernel::{Errno, Op, Port, Verb};
+use crate::node::notice::Notice;
 use crate::node::record::Recording;
 use crate::node::{Action, Event, Instant, Via, turn};
 use crate::wire::Family;
@@ -41,7 +42,8 @@ impl World {
             }
             Some(_) | None => turn(node, &mut host, inbox, actions),
         }
-        seen.notices.extend(actions.notices.iter().chain(&actions.untold).cloned());
+        let told = actions.notices.iter().map(Notice::itself);
+        seen.notices.extend(told.chain(&actions.untold).cloned());
         let stopped = process.node.is_stopped();
         self.carry_out(number, &mut process, &mut seen);
         seen.is_due = process.node.next_deadline().is_some_and(|at| at <= now);

@@ -90,6 +90,7 @@ impl Bounds {
                 "timers" => 3 * routers,
                 "changes" => CHANGES_MAX,
                 "limits" => LIMITS_MAX,
+                "limits of what goes on" => LIMITS_MAX * PEERS_MAX,
                 // They are of one call.
                 "effects" => 0,
                 // Each VRID of a port.

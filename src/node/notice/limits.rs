@@ -1,76 +1,152 @@
-//! How often notices of one kind about one thing are told, so that what happens again and again
-//! does not fill a log.
+//! How often the same is told: what goes on for days must not fill a disk, and its log has to say
+//! how much of it was left out.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Notice;
-use crate::config::{IfName, RouterName};
+use super::{Difference, Notice};
 use crate::node::Instant;
+use crate::node::kernel::Errno;
+use crate::node::router::Reason;
 
 /// Notices of one kind about one thing: at most one in this time.
-const NOTICE_PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
+/// Of what goes on as it is each pause is twice as long as the one before, up to this.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// What was not heard of for so long is over, and news when it begins again. Gateways announce what
+/// they have each minute.
+const OVER: Duration = Duration::from_secs(90);
 /// Kinds and things that are remembered.
-const LIMITS_MAX: usize = 4096;
+const THINGS_MAX: usize = 4096;
+/// The same of one kind and thing: others' addresses, which anyone can invent.
+const SAME_MAX: usize = 16;
 
-/// A kind of notice, and the thing that it is about.
-type Key = (u8, String);
+/// What kind of notice it is, and about which router, interface or address of this box.
+type Thing = (u8, String);
+/// What makes two notices of one kind about one thing the same: who else is concerned, and how.
+type Same = (Option<IpAddr>, u64);
 
-/// When each kind of notice was last told of each thing.
+/// What a notice is held back by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    thing: Thing,
+    /// Of what may go on for ever.
+    same: Option<Same>,
+}
+
+/// What was told a while ago.
 #[derive(Debug, Default)]
-pub(in crate::node) struct Limits {
-    told: BTreeMap<Key, Instant>,
+pub(in crate::node) struct Limits(BTreeMap<Thing, Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    at: Option<Instant>,
+    seen_at: Instant,
+    left_out: u64,
+    same: Vec<(Same, GoesOn)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct GoesOn {
+    told_at: Instant,
+    seen_at: Instant,
+    pause: Duration,
 }
 
 impl Limits {
-    /// Whether this notice is to be told.
-    pub(in crate::node) fn tells(&mut self, now: Instant, notice: &Notice) -> bool {
-        let Some(key) = key(notice) else { return true };
-        if self.told.get(&key).is_some_and(|at| now.since(*at) < NOTICE_PAUSE) {
-            return false;
+    /// Whether a notice is to be told, and how many of its kind about the same thing were not since
+    /// the last one.
+    pub(in crate::node) fn tells(&mut self, now: Instant, notice: &Notice) -> Option<u64> {
+        key(notice).map_or(Some(0), |key| self.takes(now, key))
+    }
+
+    fn takes(&mut self, now: Instant, Key { thing, same }: Key) -> Option<u64> {
+        if self.0.len() >= THINGS_MAX && !self.0.contains_key(&thing) {
+            self.0.clear();
         }
-        if self.told.len() >= LIMITS_MAX {
-            self.told.clear();
+        let told = self.0.entry(thing).or_default();
+        if now.since(std::mem::replace(&mut told.seen_at, now)) >= OVER {
+            told.left_out = 0;
         }
-        self.told.insert(key, now);
-        true
+        told.same.retain(|(_, goes_on)| now.since(goes_on.seen_at) < OVER);
+        let known = told.same.iter_mut().find(|(of, _)| Some(*of) == same);
+        let known = known.map(|(_, goes_on)| {
+            goes_on.seen_at = now;
+            *goes_on
+        });
+        let waits = known.is_some_and(|goes_on| now.since(goes_on.told_at) < goes_on.pause);
+        if waits || told.at.is_some_and(|at| now.since(at) < PAUSE) {
+            told.left_out = told.left_out.saturating_add(1);
+            return None;
+        }
+        told.at = Some(now);
+        if let Some(same) = same {
+            let pause = known.map_or(PAUSE, |goes_on| (goes_on.pause * 2).min(PAUSE_MAX));
+            told.same.retain(|(of, _)| *of != same);
+            if told.same.len() >= SAME_MAX {
+                told.same.remove(0);
+            }
+            told.same.push((same, GoesOn { told_at: now, seen_at: now, pause }));
+        }
+        Some(std::mem::take(&mut told.left_out))
     }
 
     /// How much it remembers.
-    pub(in crate::node) fn len(&self) -> usize {
-        self.told.len()
+    pub(in crate::node) fn sizes(&self) -> [(&'static str, usize); 2] {
+        let same = self.0.values().map(|told| told.same.len()).sum();
+        [("limits", self.0.len()), ("limits of what goes on", same)]
     }
 }
 
-/// Notices with the same key come at most once a second; `None` is never held back.
+/// How often such notices are told; `None`: each.
 fn key(notice: &Notice) -> Option<Key> {
-    let of_router = |kind: u8, router: &RouterName| Some((kind, router.as_str().to_owned()));
-    let of_interface = |kind, interface: &IfName| Some((kind, interface.as_str().to_owned()));
+    let of = |kind: u8, thing: &str, same: Option<Same>| {
+        Some(Key { thing: (kind, thing.to_owned()), same })
+    };
+    let by = |src: &IpAddr, how: u64| Some((Some(*src), how));
+    let how = |how: u64| Some((None, how));
+    let by_errno = |errno: &Errno| Some((None, u64::from(errno.0.unsigned_abs())));
     match notice {
-        Notice::Misconfigured { router, .. } => of_router(1, router),
-        Notice::ForeignCluster { router, .. } => of_router(2, router),
-        Notice::Differs { router, .. } => of_router(3, router),
-        Notice::ChecksumForms { router } => of_router(4, router),
-        Notice::Reannounced { router, .. } => of_router(5, router),
-        Notice::Restoring { router, .. } => of_router(6, router),
-        Notice::Overslept { router, .. } => of_router(7, router),
-        Notice::SendFailed { interface, .. } => of_interface(8, interface),
-        Notice::AddressConflict { router, .. } => of_router(12, router),
-        Notice::DoesNotYield { router, .. } => of_router(13, router),
-        Notice::UnfitVip { address, .. } => Some((61, address.to_string())),
-        Notice::HeldByOther { other, .. } => Some((62, other.prefix.ip.to_string())),
-        Notice::Vacated { address, .. } => Some((63, address.to_string())),
-        Notice::Rejoined { interface, .. } => of_interface(15, interface),
-        Notice::OwnAddress { interface, .. } => of_interface(14, interface),
+        Notice::Misconfigured { router, src, mismatch, backup } => {
+            let same = by(src, mismatch.number() * 2 + u64::from(*backup));
+            of(1, router.as_str(), same)
+        }
+        Notice::ForeignCluster { router, src, .. } => of(2, router.as_str(), by(src, 0)),
+        Notice::Differs { router, src, what } => {
+            of(3, router.as_str(), by(src, u64::from(*what == Difference::Addresses)))
+        }
+        Notice::ChecksumForms { router } => of(4, router.as_str(), how(0)),
+        Notice::Reannounced { router, reason } => {
+            let same = match reason {
+                Reason::ConflictWon(src) | Reason::Outranked(src) => by(src, 0),
+                _ => None,
+            };
+            of(5, router.as_str(), same)
+        }
+        Notice::Restoring { router, .. } => of(6, router.as_str(), how(0)),
+        Notice::Overslept { router, .. } => of(7, router.as_str(), how(0)),
+        Notice::SendFailed { interface, errno, .. } => of(8, interface.as_str(), by_errno(errno)),
+        Notice::AddressFailed { errno, .. } => of(9, "", by_errno(errno)),
+        Notice::Overrun => of(10, "", how(0)),
+        Notice::DumpFailed { errno } => of(11, "", by_errno(errno)),
+        Notice::AddressConflict { router, address, theirs, .. } => {
+            let mac = theirs.0.iter().fold(0, |mac, byte| mac << 8 | u64::from(*byte));
+            of(12, router.as_str(), by(address, mac))
+        }
+        Notice::DoesNotYield { router, src } => of(13, router.as_str(), by(src, 0)),
+        Notice::OwnAddress { interface, .. } => of(14, interface.as_str(), None),
+        Notice::Rejoined { interface, .. } => of(15, interface.as_str(), how(0)),
         Notice::Stray { router, address, interface, .. } => {
-            Some((16, format!("{router} {address} {interface}")))
+            of(16, &format!("{router} {address} {interface}"), None)
         }
-        Notice::AddressFailed { .. } => Some((9, String::new())),
-        Notice::Overrun => Some((10, String::new())),
-        Notice::DumpFailed { .. } => Some((11, String::new())),
+        Notice::UnfitVip { address, .. } => of(61, &address.to_string(), None),
+        Notice::HeldByOther { other, .. } => of(62, &other.prefix.ip.to_string(), None),
+        Notice::Vacated { address, .. } => of(63, &address.to_string(), None),
         Notice::Discarded { interface, reason, .. } => {
-            of_interface(20_u8.saturating_add(*reason as u8), interface)
+            of(20_u8.saturating_add(*reason as u8), interface.as_str(), how(0))
         }
+        Notice::After { notice, .. } => key(notice),
         Notice::Leftovers { .. }
         | Notice::NotAdvertised { .. }
         | Notice::NotReady { .. }
@@ -84,31 +160,125 @@ fn key(notice: &Notice) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RouterName;
+    use crate::config::Router;
+    use crate::node::Event;
+    use crate::node::notice::Level;
+    use crate::node::testing::{Bench, ETH0, advert, router};
+    use crate::wire::Mac;
+    use crate::wire::vrrp::Version;
 
-    fn of(router: &str) -> Notice {
-        Notice::ChecksumForms { router: RouterName::new(router).unwrap() }
-    }
-
-    #[test]
-    fn a_notice_of_one_kind_about_one_thing_is_told_once_a_second() {
-        let mut limits = Limits::default();
-        let start = Instant::ZERO;
-        assert!(limits.tells(start, &of("51")));
-        assert!(!limits.tells(start, &of("51")));
-        assert!(limits.tells(start, &of("52")), "another thing");
-        assert!(limits.tells(start, &Notice::Overrun), "another kind");
-        let last = start + (NOTICE_PAUSE - Duration::from_nanos(1));
-        assert!(!limits.tells(last, &of("51")));
-        assert!(limits.tells(start + NOTICE_PAUSE, &of("51")));
-    }
-
-    #[test]
-    fn what_is_remembered_of_very_many_things_stays_below_its_bound() {
-        let mut limits = Limits::default();
-        for n in 0..=LIMITS_MAX {
-            assert!(limits.tells(Instant::ZERO, &of(&format!("r{n}"))));
-            assert!(limits.len() <= LIMITS_MAX);
+    /// The lines about what `happens` in each of so many seconds, and a status after that.
+    fn lines(seconds: u64, happens: impl Fn(&mut Bench, u64)) -> (Vec<String>, Bench) {
+        let mut bench = Bench::new(vec![router(51)]);
+        bench.pass(Duration::from_secs(10));
+        assert_eq!(bench.router().state, "active");
+        let mut lines = Vec::new();
+        for second in 0..seconds {
+            happens(&mut bench, second);
+            let told =
+                |notice: &Notice| (notice.level() == Level::Error).then(|| notice.to_string());
+            lines.extend(bench.actions.notices.iter().filter_map(told));
+            let end = bench.now + Duration::from_secs(1);
+            while let Some(at) = bench.node.next_deadline().filter(|at| *at <= end) {
+                bench.now = bench.now.max(at);
+                bench.timeout();
+                lines.extend(bench.actions.notices.iter().filter_map(told));
+                bench.settle();
+            }
+            bench.now = end;
         }
+        (lines, bench)
+    }
+
+    #[test]
+    fn a_rival_that_stays_for_an_hour_leaves_a_few_lines_with_counts_and_shows_in_the_status() {
+        let claim = |bench: &mut Bench, _| {
+            let mac = Mac([2, 0, 0, 0, 0, 9]);
+            bench.event(Event::Claimed { index: ETH0, ip: [10, 0, 0, 51].into(), mac });
+        };
+        let (lines, bench) = lines(3_600, claim);
+        assert!((10..20).contains(&lines.len()), "{}: {lines:#?}", lines.len());
+        assert!(lines.iter().all(|line| line.contains("02:00:00:00:00:09")));
+        assert!(!lines[0].contains("more of this kind") && lines[9].contains("more of this kind"));
+        assert!(
+            bench.router().conflict.is_some() && bench.router().counters.address_conflicts > 999
+        );
+    }
+
+    #[test]
+    fn misconfigured_peers_beside_an_active_router_leave_a_few_lines_each() {
+        let other = Router { version: Version::V2, ..router(51) };
+        let adverts = |bench: &mut Bench, second: u64| {
+            let peer = if second.is_multiple_of(2) { "10.0.0.202" } else { "10.0.0.203" };
+            bench.packet(peer, &advert(&other, peer, 100));
+        };
+        let (lines, bench) = lines(3_600, adverts);
+        for peer in ["10.0.0.202", "10.0.0.203"] {
+            let count = lines.iter().filter(|line| line.contains(peer)).count();
+            assert!((5..20).contains(&count), "{count}: {lines:#?}");
+        }
+        assert!(bench.router().conflict.is_some_and(|why| why.contains("10.0.0.20")));
+    }
+
+    fn of(same: Option<u8>) -> Key {
+        let same = same.map(|last| (Some(IpAddr::from([10, 0, 0, last])), 0));
+        Key { thing: (1, "51".to_owned()), same }
+    }
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    /// When what happens each 100 ms is told within a time, and how many are left out before.
+    fn told(limits: &mut Limits, seconds: std::ops::Range<u64>, same: u8) -> Vec<(u64, u64)> {
+        let all = (seconds.start * 10..seconds.end * 10).map(|tenth| tenth * 100);
+        all.filter_map(|millis| Some((millis / 1_000, limits.takes(at(millis), of(Some(same)))?)))
+            .collect()
+    }
+
+    #[test]
+    fn what_goes_on_is_told_at_once_then_less_and_less_with_what_was_left_out() {
+        let mut limits = Limits::default();
+        let all = told(&mut limits, 0..3_000, 7);
+        let head = [(0, 0), (1, 9), (3, 19), (7, 39), (15, 79), (31, 159)];
+        assert_eq!(all[..6], head);
+        let times: Vec<u64> = all.iter().map(|(at, _)| *at).collect();
+        assert_eq!(times[6..], [63, 127, 255, 511, 1_023, 1_623, 2_223, 2_823]);
+        assert!(all[11..].iter().all(|(_, left_out)| *left_out == 5_999), "{all:?}");
+        // Another is news.
+        assert_eq!(limits.takes(at(3_000_000), of(Some(8))), Some(1_769));
+        // So is the first one once it was over for a while.
+        assert_eq!(limits.takes(at(3_080_000), of(Some(7))), None);
+        assert_eq!(limits.takes(at(3_170_000), of(Some(7))), Some(0));
+    }
+
+    #[test]
+    fn many_that_are_invented_are_one_a_second_and_few_are_remembered() {
+        let mut limits = Limits::default();
+        let all = (0..10_000).map(|number: u32| {
+            let same = Some((Some(IpAddr::from(number.to_be_bytes())), 0));
+            let key = Key { thing: (1, "51".to_owned()), same };
+            limits.takes(at(u64::from(number)), key)
+        });
+        let all: Vec<u64> = all.flatten().collect();
+        assert_eq!(all, [0, 999, 999, 999, 999, 999, 999, 999, 999, 999]);
+        assert_eq!(limits.sizes(), [("limits", 1), ("limits of what goes on", 10)]);
+        for number in 0..100 {
+            limits.takes(at(20_000 + u64::from(number) * 1_000), of(Some(number)));
+        }
+        assert_eq!(limits.sizes()[1].1, SAME_MAX);
+        for number in 0..2 * THINGS_MAX {
+            let thing = (1, number.to_string());
+            limits.takes(at(200_000), Key { thing, same: None });
+        }
+        assert!(limits.sizes()[0].1 <= THINGS_MAX);
+    }
+
+    #[test]
+    fn what_happens_now_and_then_is_told_each_time() {
+        let mut limits = Limits::default();
+        let tells = |millis| limits.takes(at(millis), of(None));
+        let all: Vec<Option<u64>> = [0, 500, 1_000, 2_000, 3_000, 4_000].map(tells).to_vec();
+        assert_eq!(all, [Some(0), None, Some(1), Some(0), Some(0), Some(0)]);
     }
 }

@@ -136,6 +136,10 @@ impl fmt::Display for Notice {
                  goes",
                 FLAPS_WINDOW.as_secs()
             ),
+            Self::After { left_out, notice } => write!(
+                f,
+                "{notice} ({left_out} more of this kind were not logged since the last one)"
+            ),
             Self::Stopping => f.write_str("giving up all routers"),
         }
     }
@@ -319,6 +323,17 @@ impl fmt::Display for Mismatch {
 }
 
 impl Mismatch {
+    /// One for each kind.
+    pub(super) const fn number(self) -> u64 {
+        match self {
+            Self::Version(_) => 0,
+            Self::Auth(_) => 1,
+            Self::Interval(_) => 2,
+            Self::Unicast => 3,
+            Self::Vrid { .. } => 4,
+        }
+    }
+
     pub(in crate::node) fn way_out(self) -> String {
         match self {
             Self::Version(version) => {
