@@ -98,6 +98,95 @@ fields! {
     Snapshot { links, addresses }
 }
 
+/// What is one of several: a byte that says which, then its fields one after the other.
+macro_rules! variants {
+    ($($type:ty {
+        $($byte:literal = $variant:ident $(($inner:ident))? $({ $($field:ident),* })?,)*
+        $(but $rest:pat)?
+    })*) => {$(
+        impl Code for $type {
+            fn put(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Self::$variant $(($inner))? $({ $($field),* })? => {
+                        u8::put(&$byte, out);
+                        $($inner.put(out);)?
+                        $($($field.put(out);)*)?
+                    })*
+                    $($rest => u8::MAX.put(out),)?
+                }
+            }
+            fn take(from: &mut Reader<'_>) -> Option<Self> {
+                Some(match from.take::<u8>()? {
+                    $($byte => {
+                        $(let $inner = from.take()?;)?
+                        $($(let $field = from.take()?;)*)?
+                        Self::$variant $(($inner))? $({ $($field),* })?
+                    })*
+                    _ => return None,
+                })
+            }
+        }
+    )*};
+}
+variants! {
+    Change {
+        0 = Link(link),
+        1 = LinkGone(index),
+        2 = Address(address),
+        3 = AddressGone { index, prefix },
+        4 = Overrun,
+    }
+    ChecksumMode {
+        0 = Auto,
+        1 = Both,
+        2 = PseudoHeader,
+        3 = Rfc9568,
+    }
+    // All but time and packets, which a turn has elsewhere: never in an inbox's list of events.
+    Event<'static> {
+        0 = Malformed { port },
+        1 = Kernel(change),
+        2 = Dumped(result),
+        3 = Applied(results),
+        4 = Opened { port, result },
+        5 = SendFailed { index, errno, count, adverts },
+        6 = Config(config),
+        7 = Shutdown,
+        8 = Claimed { index, ip, mac },
+        9 = Overheard { index, mac, bytes },
+        10 = Rejoined { port },
+        but Self::Timeout { .. } | Self::Packet { .. }
+    }
+    Family {
+        4 = V4,
+        6 = V6,
+    }
+    Lifetime {
+        0 = Auto,
+        1 = Forever,
+        2 = Seconds(seconds),
+    }
+    MasterKind {
+        0 = Vrf,
+        1 = Bridge,
+        2 = Bond,
+        3 = Team,
+        4 = OpenVswitch,
+        5 = Other,
+    }
+    Verb {
+        0 = Add { lifetime },
+        1 = Remove,
+        2 = Renew { lifetime },
+        3 = Route { table, lifetime, again },
+        4 = Unroute { table },
+    }
+    Version {
+        2 = V2,
+        3 = V3,
+    }
+}
+
 /// What is another value in other clothes.
 macro_rules! like {
     ($($type:ty: $inner:ty, $out:expr, $back:expr;)*) => {$(
@@ -124,43 +213,7 @@ like! {
         (len <= Family::of(&ip).bits()).then_some(Self { ip, len })
     };
     Centis: u16, |centis| centis.0, |number| Some(Self(number));
-    ChecksumMode: u8, |mode| match mode {
-        ChecksumMode::Auto => 0,
-        ChecksumMode::Both => 1,
-        ChecksumMode::PseudoHeader => 2,
-        ChecksumMode::Rfc9568 => 3,
-    }, |byte| Some(match byte {
-        0 => Self::Auto,
-        1 => Self::Both,
-        2 => Self::PseudoHeader,
-        3 => Self::Rfc9568,
-        _ => return None,
-    });
     Errno: i32, |errno| errno.0, |number| Some(Self(number));
-    MasterKind: u8, |kind| match kind {
-        MasterKind::Vrf => 0,
-        MasterKind::Bridge => 1,
-        MasterKind::Bond => 2,
-        MasterKind::Team => 3,
-        MasterKind::OpenVswitch => 4,
-        MasterKind::Other => 5,
-    }, |byte| Some(match byte {
-        0 => Self::Vrf,
-        1 => Self::Bridge,
-        2 => Self::Bond,
-        3 => Self::Team,
-        4 => Self::OpenVswitch,
-        5 => Self::Other,
-        _ => return None,
-    });
-    Family: u8, |family| match family {
-        Family::V4 => 4,
-        Family::V6 => 6,
-    }, |byte| match byte {
-        4 => Some(Self::V4),
-        6 => Some(Self::V6),
-        _ => None,
-    };
     IfIndex: u32, |index| index.0, |number| Some(Self(number));
     IfName: String, |name| name.as_str().to_owned(), |text| Self::new(&text).ok();
     Instant: u64, |at| at.nanos(), |nanos| Some(Self::from_nanos(nanos));
@@ -168,11 +221,6 @@ like! {
     Priority: u8, |priority| priority.number(), Self::new;
     RouterName: String, |name| name.as_str().to_owned(), |text| Self::new(&text).ok();
     Secret: String, |secret| secret.reveal().to_owned(), |text| Some(Self::new(text));
-    Version: u8, |version| version.number(), |byte| match byte {
-        2 => Some(Self::V2),
-        3 => Some(Self::V3),
-        _ => None,
-    };
     Vrid: u8, |vrid| vrid.number(), Self::new;
 }
 
@@ -251,6 +299,15 @@ impl<T: Code> Code for Option<T> {
     }
 }
 
+impl<T: Code> Code for Arc<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.as_ref().put(out);
+    }
+    fn take(from: &mut Reader<'_>) -> Option<Self> {
+        from.take().map(Self::new)
+    }
+}
+
 impl<T: Code> Code for Result<T, Errno> {
     fn put(&self, out: &mut Vec<u8>) {
         self.is_ok().put(out);
@@ -296,97 +353,6 @@ impl<A: Code, B: Code, C: Code, D: Code> Code for (A, B, C, D) {
     }
 }
 
-impl Code for Lifetime {
-    fn put(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Auto => 0_u8.put(out),
-            Self::Forever => 1_u8.put(out),
-            Self::Seconds(seconds) => {
-                2_u8.put(out);
-                seconds.put(out);
-            }
-        }
-    }
-    fn take(from: &mut Reader<'_>) -> Option<Self> {
-        Some(match from.take::<u8>()? {
-            0 => Self::Auto,
-            1 => Self::Forever,
-            2 => Self::Seconds(from.take()?),
-            _ => return None,
-        })
-    }
-}
-
-impl Code for Verb {
-    fn put(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Add { lifetime } => {
-                0_u8.put(out);
-                lifetime.put(out);
-            }
-            Self::Remove => 1_u8.put(out),
-            Self::Renew { lifetime } => {
-                2_u8.put(out);
-                lifetime.put(out);
-            }
-            Self::Route { table, lifetime, again } => {
-                3_u8.put(out);
-                table.put(out);
-                lifetime.put(out);
-                again.put(out);
-            }
-            Self::Unroute { table } => {
-                4_u8.put(out);
-                table.put(out);
-            }
-        }
-    }
-    fn take(from: &mut Reader<'_>) -> Option<Self> {
-        Some(match from.take::<u8>()? {
-            0 => Self::Add { lifetime: from.take()? },
-            1 => Self::Remove,
-            2 => Self::Renew { lifetime: from.take()? },
-            3 => Self::Route { table: from.take()?, lifetime: from.take()?, again: from.take()? },
-            4 => Self::Unroute { table: from.take()? },
-            _ => return None,
-        })
-    }
-}
-
-impl Code for Change {
-    fn put(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Link(link) => {
-                0_u8.put(out);
-                link.put(out);
-            }
-            Self::LinkGone(index) => {
-                1_u8.put(out);
-                index.put(out);
-            }
-            Self::Address(address) => {
-                2_u8.put(out);
-                address.put(out);
-            }
-            Self::AddressGone { index, prefix } => {
-                3_u8.put(out);
-                (*index, *prefix).put(out);
-            }
-            Self::Overrun => 4_u8.put(out),
-        }
-    }
-    fn take(from: &mut Reader<'_>) -> Option<Self> {
-        Some(match from.take::<u8>()? {
-            0 => Self::Link(from.take()?),
-            1 => Self::LinkGone(from.take()?),
-            2 => Self::Address(from.take()?),
-            3 => Self::AddressGone { index: from.take()?, prefix: from.take()? },
-            4 => Self::Overrun,
-            _ => return None,
-        })
-    }
-}
-
 impl Code for Config {
     fn put(&self, out: &mut Vec<u8>) {
         self.node.put(out);
@@ -400,86 +366,6 @@ impl Code for Config {
         let routers: BTreeMap<_, _> =
             routers.into_iter().map(|router| (router.name.clone(), Arc::new(router))).collect();
         Some(Self { node, node_ip, routers })
-    }
-}
-
-/// All but time and packets, which a turn has elsewhere.
-impl Code for Event<'static> {
-    fn put(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Malformed { port } => {
-                0_u8.put(out);
-                port.put(out);
-            }
-            Self::Kernel(change) => {
-                1_u8.put(out);
-                change.put(out);
-            }
-            Self::Dumped(result) => {
-                2_u8.put(out);
-                result.put(out);
-            }
-            Self::Applied(results) => {
-                3_u8.put(out);
-                results.put(out);
-            }
-            Self::Opened { port, result } => {
-                4_u8.put(out);
-                port.put(out);
-                result.put(out);
-            }
-            Self::SendFailed { index, errno, count, adverts } => {
-                5_u8.put(out);
-                index.put(out);
-                errno.put(out);
-                count.put(out);
-                adverts.put(out);
-            }
-            Self::Claimed { index, ip, mac } => {
-                8_u8.put(out);
-                index.put(out);
-                ip.put(out);
-                mac.put(out);
-            }
-            Self::Overheard { index, mac, bytes } => {
-                9_u8.put(out);
-                index.put(out);
-                mac.put(out);
-                bytes.put(out);
-            }
-            Self::Config(config) => {
-                6_u8.put(out);
-                config.as_ref().put(out);
-            }
-            Self::Rejoined { port } => {
-                10_u8.put(out);
-                port.put(out);
-            }
-            Self::Shutdown => 7_u8.put(out),
-            // Never in an inbox's list of events.
-            Self::Timeout { .. } | Self::Packet { .. } => u8::MAX.put(out),
-        }
-    }
-    fn take(from: &mut Reader<'_>) -> Option<Self> {
-        Some(match from.take::<u8>()? {
-            0 => Self::Malformed { port: from.take()? },
-            1 => Self::Kernel(from.take()?),
-            2 => Self::Dumped(from.take()?),
-            3 => Self::Applied(from.take()?),
-            4 => Self::Opened { port: from.take()?, result: from.take()? },
-            5 => Self::SendFailed {
-                index: from.take()?,
-                errno: from.take()?,
-                count: from.take()?,
-                adverts: from.take()?,
-            },
-            6 => Self::Config(Arc::new(from.take()?)),
-            10 => Self::Rejoined { port: from.take()? },
-            7 => Self::Shutdown,
-            8 => Self::Claimed { index: from.take()?, ip: from.take()?, mac: from.take()? },
-            9 => Self::Overheard { index: from.take()?, mac: from.take()?, bytes: from.take()? },
-            _ => return None,
-        })
     }
 }
 
