@@ -14,28 +14,25 @@ pub const FRAME: usize = 42;
 /// sequence: a broadcast request from `mac` in which sender and target both are `ip` and the
 /// target hardware address is zero.
 pub fn gratuitous(mac: Mac, ip: Ipv4Addr, out: &mut Vec<u8>) {
+    request(mac, ip, ip, out);
+}
+
+/// Appends an ARP probe (RFC 5227 §2.1.1) as a complete Ethernet frame without its check sequence: a
+/// broadcast request from `mac` for `ip` that says nothing of its sender's address.
+pub fn probe(mac: Mac, ip: Ipv4Addr, out: &mut Vec<u8>) {
+    request(mac, Ipv4Addr::UNSPECIFIED, ip, out);
+}
+
+fn request(mac: Mac, sender: Ipv4Addr, target: Ipv4Addr, out: &mut Vec<u8>) {
     out.extend(Mac::BROADCAST.0);
     out.extend(mac.0);
     out.extend(ETHERTYPE.to_be_bytes());
     // Ethernet, IPv4, address lengths 6 and 4, operation 1: request.
     out.extend([0, 1, 0x08, 0x00, 6, 4, 0, 1]);
     out.extend(mac.0);
-    out.extend(ip.octets());
+    out.extend(sender.octets());
     out.extend([0; 6]);
-    out.extend(ip.octets());
-}
-
-/// Appends an ARP probe (RFC 5227 §2.1.1) as a complete Ethernet frame without its check sequence: a
-/// broadcast request from `mac` for `ip` that says nothing of its sender's address.
-pub fn probe(mac: Mac, ip: Ipv4Addr, out: &mut Vec<u8>) {
-    out.extend(Mac::BROADCAST.0);
-    out.extend(mac.0);
-    out.extend(ETHERTYPE.to_be_bytes());
-    out.extend([0, 1, 0x08, 0x00, 6, 4, 0, 1]);
-    out.extend(mac.0);
-    out.extend([0; 4]);
-    out.extend([0; 6]);
-    out.extend(ip.octets());
+    out.extend(target.octets());
 }
 
 /// What an ARP message, request or reply, says of its sender: at which MAC address its IPv4
