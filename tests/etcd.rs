@@ -224,9 +224,7 @@ with_each_version! {
             assert_eq!(router["counters"]["master_transitions"], 1, "{router}");
         }
         // The interface appears: it goes there by itself.
-        let mut link = Command::new("ip");
-        link.args(["link", "add", "eht0", "type", "bridge"]);
-        assert!(a.within(|| link.status().unwrap().success()));
+        a.run_ip("link add eht0 type bridge");
         wait("it moves", || !all());
         etcd.put("/havip/virtual_router/default/interface", "eth0");
         wait("and back, with all well", || {
@@ -242,15 +240,10 @@ with_each_version! {
         let Some((mut lan, etcd)) = set_up(module_path!(), version) else { return };
         let a = lan.host();
         // It reaches etcd from a host address, which is no name.
-        let ip = |words: &str| {
-            let mut program = Command::new("ip");
-            program.args(words.split(' '));
-            assert!(a.within(|| program.status().unwrap().success()), "{words}");
-        };
         let own = a.ip();
-        ip(&format!("address del {own}/24 dev eth0"));
-        ip(&format!("address add {own}/32 dev eth0"));
-        ip("route add 192.0.2.0/24 dev eth0");
+        a.run_ip(&format!("address del {own}/24 dev eth0"));
+        a.run_ip(&format!("address add {own}/32 dev eth0"));
+        a.run_ip("route add 192.0.2.0/24 dev eth0");
         etcd.put("/havip/virtual_router/default/interface", "eth0");
         etcd.put("/havip/virtual_router/default/advert_interval", "0.1");
         etcd.put("/havip/virtual_router/100/vips", "fe80::100");
@@ -267,7 +260,7 @@ with_each_version! {
         wait("it is told", || check().1 == Some(4) && check().0.contains(said));
         wait("and logged", || daemon.log().contains(said));
         assert_eq!(etcd.get("/havip/vRouterGateway/100"), None);
-        ip("address add 2001:db8::7/64 dev eth0 nodad");
+        a.run_ip("address add 2001:db8::7/64 dev eth0 nodad");
         let name = || etcd.get("/havip/vRouterGateway/100").unwrap_or_default();
         wait("it is written", || name() == "2001:db8::7,ff:ff:ff:ff:ff:ff");
         wait("all is well", || check() == (String::new(), Some(0)));

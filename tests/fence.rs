@@ -37,6 +37,13 @@ fn start(host: &Host, text: &str) -> Daemon {
     daemon
 }
 
+/// The same with one VIP, which the kernel has and which is behind it.
+fn start_one(host: &Host) -> Daemon {
+    let daemon = start(host, &one(host, 100, ""));
+    wait("the VIP is behind it", || host.has(VIP) && is_behind(host, VIP));
+    daemon
+}
+
 #[track_caller]
 fn stands(daemon: &Daemon) {
     let stands = || daemon.status()["fence"]["state"] == "stands";
@@ -81,6 +88,15 @@ fn guard_of(daemon: &Daemon) -> String {
     daemon.status()["guard"]["pid"].to_string()
 }
 
+/// A daemon and its guard are killed; both have left what was there.
+fn crash(host: &Host, daemon: &mut Daemon) {
+    let guard = guard_of(daemon);
+    daemon.signal("-STOP");
+    assert!(Command::new("kill").args(["-KILL", &guard]).status().unwrap().success());
+    daemon.kill();
+    assert!(host.has(VIP) && is_behind(host, VIP), "it was left behind");
+}
+
 isolated! {
     fn a_frozen_daemons_kernel_answers_for_no_vip_while_it_has_them() {
         let mut lan = Lan::new();
@@ -104,10 +120,8 @@ isolated! {
         wait("it answers for none", || answered() == [false; 3]);
         assert!(vips.iter().all(|(vip, _)| a.has(vip)));
         // A host that knows the way already does not get through either.
-        let mac = a.mac().to_string();
-        let mut neighbour = Command::new("ip");
-        neighbour.args(["neighbour", "replace", VIP, "lladdr", &mac, "dev", "eth0"]);
-        assert!(client.within(|| neighbour.status().unwrap().success()));
+        let mac = a.mac();
+        client.run_ip(&format!("neighbour replace {VIP} lladdr {mac} dev eth0"));
         assert!(client.reaches(&a.ip()) && !client.reaches(VIP));
         assert_eq!(answered(), [false; 3], "nor does it later");
         daemon.signal("-CONT");
@@ -138,11 +152,7 @@ isolated! {
         assert!(!since.into_iter().any(|answer| answer.from == a.mac() && answer.ip == ip(VIP)));
         wait("the fence went with the address", || !is_behind(&a, VIP));
         // One that an operator sets there is nobody's but his.
-        a.within(|| {
-            let mut program = Command::new("ip");
-            program.args(["address", "add", VIP, "dev", "eth0"]);
-            assert!(program.status().unwrap().success());
-        });
+        a.run_ip(&format!("address add {VIP} dev eth0"));
         wait("it answers for the operator's", answered);
     }
 }
@@ -159,8 +169,7 @@ isolated! {
         assert_eq!(daemon.status()["fence"]["state"], "off");
         assert_eq!(tables(&a), others, "none is wanted");
         assert!(daemon.stop().success());
-        let mut daemon = start(&a, &one(&a, 100, ""));
-        wait("the VIP is behind it", || is_behind(&a, VIP));
+        let mut daemon = start_one(&a);
         for table in OURS.lines() {
             assert!(tables(&a).contains(table), "{}", tables(&a));
         }
@@ -173,8 +182,7 @@ isolated! {
     fn after_a_kill_the_guard_removes_the_fence_with_the_addresses() {
         let mut lan = Lan::new();
         let a = lan.host();
-        let mut daemon = start(&a, &one(&a, 100, ""));
-        wait("the VIP is behind it", || a.has(VIP) && is_behind(&a, VIP));
+        let mut daemon = start_one(&a);
         guard_of(&daemon);
         daemon.kill();
         wait("all is gone", || !a.has(VIP) && tables(&a).is_empty());
@@ -188,13 +196,8 @@ isolated! {
         let asker = Asker::on(&client);
         let (own, _) = own(&a);
         for again in [true, false] {
-            let mut daemon = start(&a, &one(&a, 100, ""));
-            wait("the VIP is behind it", || a.has(VIP) && is_behind(&a, VIP));
-            let guard = guard_of(&daemon);
-            daemon.signal("-STOP");
-            assert!(Command::new("kill").args(["-KILL", &guard]).status().unwrap().success());
-            daemon.kill();
-            assert!(a.has(VIP) && is_behind(&a, VIP), "it was left behind");
+            let mut daemon = start_one(&a);
+            crash(&a, &mut daemon);
             // As of a VIP that is none any more.
             nft(&a, "add element arp havip vip { eth0 . 192.0.2.77 }");
             wait("and shuts", || !asker.is_answered(a.mac(), VIP, own));
@@ -216,14 +219,9 @@ isolated! {
         let (a, client) = (lan.host(), lan.host());
         let asker = Asker::on(&client);
         let (own, _) = own(&a);
-        let mut daemon = start(&a, &one(&a, 100, ""));
-        wait("the VIP is behind it", || a.has(VIP) && is_behind(&a, VIP));
-        let guard = guard_of(&daemon);
-        daemon.signal("-STOP");
-        assert!(Command::new("kill").args(["-KILL", &guard]).status().unwrap().success());
-        daemon.kill();
+        let mut daemon = start_one(&a);
+        crash(&a, &mut daemon);
         std::fs::remove_dir_all(daemon.socket.parent().unwrap()).unwrap();
-        assert!(a.has(VIP) && is_behind(&a, VIP), "it was left behind");
         let mut daemon = a.daemon_of(&one(&a, 100, ""));
         daemon.wait_for("active");
         wait("it answers", || asker.is_answered(a.mac(), VIP, own));
@@ -268,8 +266,7 @@ isolated! {
     fn a_fence_that_someone_removes_is_built_anew() {
         let mut lan = Lan::new();
         let (a, client) = (lan.host(), lan.host());
-        let daemon = start(&a, &one(&a, 100, ""));
-        wait("the VIP is behind it", || is_behind(&a, VIP));
+        let daemon = start_one(&a);
         nft(&a, "flush ruleset");
         wait("it stands again", || tables(&a) == OURS && is_behind(&a, VIP));
         wait("it is told", || daemon.log().contains("someone removed its tables"));

@@ -213,21 +213,9 @@ isolated! {
 
 isolated! {
     fn on_a_kernel_that_keeps_no_owners_a_file_tells_what_a_crash_left() {
-        use havip::config::Prefix;
-        use havip::linux::netlink::Requests;
-        use havip::node::kernel::{Op, Verb};
-
         let mut lan = Lan::new();
         let (a, b) = (lan.host(), lan.host());
-        // A box where nothing carries a mark: what an old kernel shows.
-        a.within(|| {
-            fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
-            let mut requests = Requests::open().unwrap();
-            let index = lab::index_of(&mut requests, "lo");
-            let prefix = Prefix { ip: ip("127.0.0.1"), len: 8 };
-            let op = Op { index, prefix, verb: Verb::Remove };
-            assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
-        });
+        a.without_marks();
         let rest = a.router("51", &format!("{}\naddress_lifetime = \"forever\"", keys(200)));
         let mut first = a.daemon_of(&a.config_without_guard(&rest));
         first.wait_for("active");
@@ -239,15 +227,9 @@ isolated! {
         let second = start(&b, 255);
         second.wait_for("active");
         // The old kernel's view of it, and an address of an operator's beside it.
-        a.within(|| {
-            let mut requests = Requests::open().unwrap();
-            let index = lab::index_of(&mut requests, "eth0");
-            let prefix = Prefix::host(ip(VIP));
-            let op = Op { index, prefix, verb: Verb::Remove };
-            assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
-            requests.add_address(index, prefix).unwrap();
-            requests.add_address(index, Prefix::host(ip("192.0.2.77"))).unwrap();
-        });
+        for words in [format!("del {VIP}"), format!("add {VIP}"), "add 192.0.2.77".to_owned()] {
+            a.run_ip(&format!("address {words}/32 dev eth0"));
+        }
         let mut first = a.daemon(&rest);
         first.wait_for("backup");
         wait("it was removed", || !a.has(VIP));
@@ -428,9 +410,7 @@ isolated! {
         assert_eq!(router()["counters"]["master_transitions"], 1);
         assert!(a.has(VIP));
         // There it is, and the file counts when it is read again.
-        let mut link = Command::new("ip");
-        link.args(["link", "add", "eht0", "type", "bridge"]);
-        assert!(a.within(|| link.status().unwrap().success()));
+        a.run_ip("link add eht0 type bridge");
         daemon.reload(&wrong);
         wait("it has moved", || router()["interface"] == "eht0");
         wait("the VIP is gone", || !a.has(VIP));

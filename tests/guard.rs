@@ -18,7 +18,6 @@ use std::time::Duration;
 use havip::config::Prefix;
 use havip::linux::netlink::Requests;
 use havip::linux::{clock, netns};
-use havip::node::kernel::{Op, Verb};
 use havip::wire::Family;
 use lab::listener::Listener;
 use lab::{Daemon, Host, Lan, ip, wait};
@@ -171,23 +170,12 @@ isolated! {
     fn on_a_kernel_that_keeps_no_owners_the_will_says_what_was_put() {
         let mut lan = Lan::new();
         let a = lan.host();
-        let address = |arguments: &[&str]| {
-            let mut program = Command::new("ip");
-            program.arg("address").args(arguments).args(["dev", "eth0"]);
-            assert!(a.within(|| program.status().unwrap().success()), "{arguments:?}");
-        };
-        let life = ["valid_lft", "600", "preferred_lft", "600"];
-        // A box where nothing carries a mark but the VIPs, which then lose it: an old kernel.
-        a.within(|| {
-            fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
-            let mut requests = Requests::open().unwrap();
-            let index = lab::index_of(&mut requests, "lo");
-            let prefix = Prefix { ip: ip("127.0.0.1"), len: 8 };
-            let op = Op { index, prefix, verb: Verb::Remove };
-            assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
-        });
+        let address = |words: &str| _ = a.run_ip(&format!("address {words} dev eth0"));
+        let life = "valid_lft 600 preferred_lft 600";
+        // Nothing carries a mark but the VIPs, which then lose it.
+        a.without_marks();
         // A VIP that another program put there before.
-        address(&[&["add", "192.0.2.200/32"][..], &life].concat());
+        address(&format!("add 192.0.2.200/32 {life}"));
         let with = |vips: &str| {
             a.router("51", &format!("vips = [{vips}]\npriority = 255\naddress_lifetime = 600"))
         };
@@ -200,12 +188,12 @@ isolated! {
         wait("the VIPs are there", || a.has(VIP) && a.has("192.0.2.101"));
         daemon.signal("-STOP");
         for vip in ["192.0.2.100/32", "192.0.2.101/32"] {
-            address(&["del", vip]);
+            address(&format!("del {vip}"));
         }
-        address(&[&["add", "192.0.2.100/32"][..], &life].concat());
+        address(&format!("add 192.0.2.100/32 {life}"));
         // Nobody's business: one that an operator set in place of the VIP, and one that is none.
-        address(&["add", "192.0.2.101/32"]);
-        address(&[&["add", "192.0.2.77/32"][..], &life].concat());
+        address("add 192.0.2.101/32");
+        address(&format!("add 192.0.2.77/32 {life}"));
         daemon.kill();
         wait("the VIP is gone", || !a.has(VIP));
         wait("it is done", || daemon.log().contains("1 addresses taken away"));
@@ -553,9 +541,7 @@ isolated! {
         let mut listener = Listener::on(&c);
         daemon.signal("-STOP");
         // Smaller than an advert with 200 addresses.
-        let mut program = Command::new("ip");
-        program.args(["link", "set", "eth0", "mtu", "600"]);
-        assert!(a.within(|| program.status().unwrap().success()));
+        a.run_ip("link set eth0 mtu 600");
         daemon.kill();
         wait("priority 0", || listener.gave_up());
         assert_eq!(listener.resigned.keys().collect::<Vec<_>>(), [&52]);

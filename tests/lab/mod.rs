@@ -23,7 +23,7 @@ use havip::config::{IfName, Prefix};
 use havip::daemon::socket;
 use havip::linux::netlink::Requests;
 use havip::linux::{Pinger, clock, die_with_parent, netns, terminate};
-use havip::node::kernel::Snapshot;
+use havip::node::kernel::{Op, Snapshot, Verb};
 use havip::wire::{IfIndex, Mac};
 
 /// Longer than anything that is waited for takes; only a failing test waits as long.
@@ -322,6 +322,27 @@ impl Host {
                 pinger.receive(Duration::from_millis(200)).is_some()
             })
         })
+    }
+
+    /// Has iproute2 do here what is written behind `ip`; gives what it says.
+    #[track_caller]
+    pub fn run_ip(&self, words: &str) -> String {
+        let output = self.within(|| Command::new("ip").args(words.split(' ')).output().unwrap());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {words}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Makes it a box where nothing carries a mark: what a kernel before 5.18 shows.
+    pub fn without_marks(&self) {
+        self.within(|| {
+            fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+            let mut requests = Requests::open().unwrap();
+            let index = index_of(&mut requests, "lo");
+            let prefix = Prefix { ip: ip("127.0.0.1"), len: 8 };
+            let op = Op { index, prefix, verb: Verb::Remove };
+            assert_eq!(requests.apply(&[op]).unwrap(), [Ok(())]);
+        });
     }
 
     /// Starts a program here; its output goes into `log`.

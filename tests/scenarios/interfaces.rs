@@ -12,14 +12,6 @@ use havip::node::kernel::{Op, Verb};
 use super::*;
 use crate::lab::index_of;
 
-/// Runs `ip` on a host.
-fn ip(host: &Host, arguments: &str) {
-    let mut program = Command::new("ip");
-    program.args(arguments.split(' '));
-    let status = host.within(|| program.status()).unwrap();
-    assert!(status.success(), "ip {arguments}");
-}
-
 fn not_ready(daemon: &Daemon) -> String {
     router(daemon)["not_ready"].as_str().unwrap_or_default().to_owned()
 }
@@ -28,25 +20,25 @@ isolated! {
     fn a_port_of_a_bridge_takes_no_part_and_its_master_is_named() {
         let mut lan = Lan::new();
         let Pair { a, b, first, second, .. } = Pair::start(&mut lan, "");
-        ip(&b, "link add brx type bridge");
-        ip(&b, "link set brx up");
-        ip(&b, "link set eth0 master brx");
+        b.run_ip("link add brx type bridge");
+        b.run_ip("link set brx up");
+        b.run_ip("link set eth0 master brx");
         let why = "eth0 is a port of bridge brx";
         wait("the backup says why", || not_ready(&second).contains(why));
         assert_eq!(second.state(), "initialize");
         assert_eq!(check(&second).0, Some(4));
-        ip(&b, "link set eth0 nomaster");
+        b.run_ip("link set eth0 nomaster");
         second.wait_for("backup");
         let heard = counter(&second, "adverts_received");
         wait("it hears again", || counter(&second, "adverts_received") > heard);
 
-        ip(&a, "link add brx type bridge");
-        ip(&a, "link set brx up");
-        ip(&a, "link set eth0 master brx");
+        a.run_ip("link add brx type bridge");
+        a.run_ip("link set brx up");
+        a.run_ip("link set eth0 master brx");
         second.wait_for("active");
         wait("the active one says why", || not_ready(&first).contains(why));
         wait("its VIP moved", || !a.has(VIP) && b.has(VIP));
-        ip(&a, "link set eth0 nomaster");
+        a.run_ip("link set eth0 nomaster");
         first.wait_for("active");
         second.wait_for("backup");
     }
@@ -56,7 +48,7 @@ isolated! {
     fn another_name_of_an_interface_and_the_loopback_interface_are_named() {
         let mut lan = Lan::new();
         let a = lan.host();
-        ip(&a, "link property add dev eth0 altname uplink");
+        a.run_ip("link property add dev eth0 altname uplink");
         let on = |interface: &str| {
             let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1");
             a.config(&a.router("51", &keys)).replace("\"eth0\"", &format!("\"{interface}\""))
@@ -70,7 +62,7 @@ isolated! {
         drop(daemon);
         let daemon = a.daemon_of(&on("later"));
         wait("there is none of this name", || not_ready(&daemon).contains("does not exist"));
-        ip(&a, "link property add dev eth0 altname later");
+        a.run_ip("link property add dev eth0 altname later");
         wait("it is named when it comes", || not_ready(&daemon).starts_with("later is another"));
         daemon.reload(&on("eth0"));
         daemon.wait_for("active");
@@ -83,7 +75,7 @@ isolated! {
         let Pair { a, capture, first, .. } = Pair::start(&mut lan, "");
         wait("it has the VIP", || a.has(VIP));
         capture.forget();
-        ip(&a, "link set eth0 address 02:00:00:00:07:07");
+        a.run_ip("link set eth0 address 02:00:00:00:07:07");
         let mac = a.mac();
         assert_eq!(mac.to_string(), "02:00:00:00:07:07");
         wait("the new one is announced", || capture.has_claim(mac, VIP));
@@ -121,18 +113,18 @@ isolated! {
     fn a_backup_hears_again_after_its_interface_had_no_room_for_ipv6() {
         let mut lan = Lan::new();
         let (_a, b, _first, second) = pair_v6(&mut lan);
-        ip(&b, "link set eth0 mtu 1200");
+        b.run_ip("link set eth0 mtu 1200");
         second.wait_for("initialize");
-        ip(&b, "link set eth0 mtu 1500");
+        b.run_ip("link set eth0 mtu 1500");
         wait_hears(&second);
         // So fast that the daemon may see but the end of it.
         for _ in 0..5 {
-            ip(&b, "link set eth0 mtu 1200");
-            ip(&b, "link set eth0 mtu 1500");
+            b.run_ip("link set eth0 mtu 1200");
+            b.run_ip("link set eth0 mtu 1500");
         }
         wait_hears(&second);
         for arguments in ["link set eth0 down", "link set eth0 up"] {
-            ip(&b, arguments);
+            b.run_ip(arguments);
         }
         wait_hears(&second);
     }
@@ -149,9 +141,9 @@ isolated! {
         let index = eth0.unwrap().index.0;
         let stranger = b.within(|| UdpSocket::bind("[::]:0").unwrap());
         stranger.join_multicast_v6(&group, index).unwrap();
-        ip(&b, "link set eth0 mtu 1200");
+        b.run_ip("link set eth0 mtu 1200");
         second.wait_for("initialize");
-        ip(&b, "link set eth0 mtu 1500");
+        b.run_ip("link set eth0 mtu 1500");
         wait_hears(&second);
         drop(stranger);
         wait("it joins again", || second.log().contains("had lost the membership"));
@@ -170,14 +162,14 @@ isolated! {
         daemon.wait_for("active");
         let told = |count: usize| format!("{count} VIP(s) do not fit into an advert");
         for (mtu, count) in [(576, 63), (100, 182)] {
-            ip(&a, &format!("link set eth0 mtu {mtu}"));
+            a.run_ip(&format!("link set eth0 mtu {mtu}"));
             wait("it is told", || daemon.log().contains(&told(count)));
             let (code, text) = check(&daemon);
             assert_eq!(code, Some(4), "{text}");
             assert!(text.contains(&told(count)), "{text}");
             assert_eq!(daemon.state(), "active");
         }
-        ip(&a, "link set eth0 mtu 1500");
+        a.run_ip("link set eth0 mtu 1500");
         wait("the end of it is told", || daemon.log().contains("every VIP fits into an advert"));
         assert!(!check(&daemon).1.contains("do not fit"));
     }

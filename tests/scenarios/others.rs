@@ -2,41 +2,23 @@
 //! however it ends, they stay exactly as they are.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use havip::linux::netlink::Notifications;
 use havip::node::kernel::Change;
 
 use super::*;
-use crate::lab::ip as address;
+use crate::lab::ip;
 
 /// What routers of these tests have beside their VIPs: their lifetime is over within the test.
 const KEYS: &str = "advert_interval = 0.1\naddress_lifetime = 2";
 /// The same IP for both families and all tests: an operator's address, or a VIP beside one.
 const V6: &str = "2001:db8::1";
 
-/// Runs iproute2 on a host, with words apart by spaces.
-fn ip(host: &Host, words: &str) -> String {
-    let output = host.within(|| Command::new("ip").args(words.split(' ')).output().unwrap());
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {words}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Whether iproute2 is here; a test that needs it says so.
-fn has_ip(name: &str) -> bool {
-    let is_here = Command::new("ip").arg("-V").output().is_ok();
-    if !is_here {
-        lab::skip(name, "needs iproute2");
-    }
-    is_here
-}
-
 /// Every address of eth0 and every route of a host but for havip's routes, with how long a lifetime
 /// still runs left out.
 fn others(host: &Host) -> BTreeSet<String> {
-    let addresses = ip(host, "-o address show dev eth0");
-    let routes = ["-4", "-6"].map(|f| ip(host, &format!("{f} route show table all")));
+    let addresses = host.run_ip("-o address show dev eth0");
+    let routes = ["-4", "-6"].map(|f| host.run_ip(&format!("{f} route show table all")));
     let all = [addresses, routes.concat()].concat();
     let seconds =
         |word: &str| word.ends_with("sec") && word.starts_with(|c: char| c.is_ascii_digit());
@@ -62,7 +44,7 @@ fn settled(host: &Host, vips: &[&str]) -> BTreeSet<String> {
 }
 
 fn ours(host: &Host) -> Vec<String> {
-    let routes = ["-4", "-6"].map(|f| ip(host, &format!("{f} route show table all"))).concat();
+    let routes = ["-4", "-6"].map(|f| host.run_ip(&format!("{f} route show table all"))).concat();
     let ours = |line: &&str| line.contains("proto 72");
     routes.lines().filter(ours).map(str::to_owned).collect()
 }
@@ -102,22 +84,33 @@ const OWN: [&str; 4] = [
 ];
 const ALL: [&str; 2] = ["192.0.2.77", "2001:db8::77"];
 
+/// A host that has [`OWN`], and what others have there.
+fn owner(lan: &mut Lan) -> (Host, BTreeSet<String>) {
+    let host = lan.host();
+    for own in OWN {
+        let nodad = if own.contains(':') { " nodad" } else { "" };
+        host.run_ip(&format!("address add {own} dev eth0{nodad}"));
+    }
+    let is_usable =
+        |own: &&str| others(&host).iter().any(|line| line.starts_with(&format!("local {own} dev")));
+    wait("they are usable", || ["fe80::1", V6].iter().all(is_usable));
+    let before = others(&host);
+    (host, before)
+}
+
+/// A clean end leaves what others have, and nothing else.
+#[track_caller]
+fn ends_clean(mut daemon: Daemon, host: &Host, before: &BTreeSet<String>) {
+    assert!(daemon.stop().success());
+    assert_eq!(&others(host), before, "after a clean end");
+    assert_eq!(ours(host), [] as [String; 0]);
+}
+
 isolated! {
     fn an_operators_address_that_is_a_vip_stays_as_it_is_however_havip_ends() {
-        if !has_ip("an_operators_address_that_is_a_vip_stays_as_it_is") {
-            return;
-        }
         let mut lan = Lan::new();
-        let a = lan.host();
+        let (a, before) = owner(&mut lan);
         let capture = Capture::on(&lan.host());
-        for own in OWN {
-            let nodad = if own.contains(':') { " nodad" } else { "" };
-            ip(&a, &format!("address add {own} dev eth0{nodad}"));
-        }
-        wait("they are usable", || ["fe80::1", V6].iter().all(|own| {
-            others(&a).iter().any(|line| line.starts_with(&format!("local {own} dev")))
-        }));
-        let before = others(&a);
         for (priority, guard) in [(100, true), (255, true), (100, false)] {
             let text = owned(&a, priority, "");
             let text =
@@ -142,12 +135,10 @@ isolated! {
                 ALL.iter().all(|vip| !a.has(vip)) && ours(&a).is_empty()
             });
             assert_eq!(others(&a), before, "after a crash, guard {guard}");
-            let mut daemon = a.daemon_of(&text);
+            let daemon = a.daemon_of(&text);
             daemon.wait_for("active");
             wait("its own are there again", || ALL.iter().all(|vip| a.has(vip)));
-            assert!(daemon.stop().success());
-            assert_eq!(others(&a), before, "after a clean end");
-            assert_eq!(ours(&a), [] as [String; 0]);
+            ends_clean(daemon, &a, &before);
             capture.forget();
         }
     }
@@ -155,44 +146,29 @@ isolated! {
 
 isolated! {
     fn what_a_crash_left_is_removed_at_the_next_start_and_what_is_others_not() {
-        if !has_ip("what_a_crash_left_is_removed_at_the_next_start") {
-            return;
-        }
         let mut lan = Lan::new();
-        let a = lan.host();
-        for own in OWN {
-            let nodad = if own.contains(':') { " nodad" } else { "" };
-            ip(&a, &format!("address add {own} dev eth0{nodad}"));
-        }
-        wait("they are usable", || ["fe80::1", V6].iter().all(|own| {
-            others(&a).iter().any(|line| line.starts_with(&format!("local {own} dev")))
-        }));
-        let before = others(&a);
+        let (a, before) = owner(&mut lan);
         let text = owned(&a, 100, "").replace("address_lifetime = 2", "address_lifetime = \"forever\"");
         let mut daemon = a.daemon_of(&a.config_without_guard(&text));
         daemon.wait_for("active");
         wait("all is there", || ALL.iter().all(|vip| a.has(vip)) && ours(&a).len() == 2);
         daemon.kill();
         assert!(ALL.iter().all(|vip| a.has(vip)) && ours(&a).len() == 2, "left by the crash");
-        let mut daemon = a.daemon_of(&a.config_without_guard(&a.router("9", "vips = [\"10.9.0.9\"]\nadvert_interval = 0.1")));
+        let daemon = a.daemon_of(&a.config_without_guard(&a.router("9", "vips = [\"10.9.0.9\"]\nadvert_interval = 0.1")));
         daemon.wait_for("active");
         assert!(ALL.iter().all(|vip| !a.has(vip)));
         assert_eq!(ours(&a), [] as [String; 0]);
-        assert!(daemon.stop().success());
-        assert_eq!(others(&a), before);
+        ends_clean(daemon, &a, &before);
     }
 }
 
 isolated! {
     fn a_vip_with_its_networks_length_changes_no_route_of_others_and_has_its_own() {
-        if !has_ip("a_vip_with_its_networks_length_changes_no_route") {
-            return;
-        }
         let mut lan = Lan::new();
         let a = lan.host();
         // As a router advertisement or DHCP gives them.
-        ip(&a, "address add 2001:db8::5/64 dev eth0 valid_lft 3600 preferred_lft 3600 nodad");
-        ip(&a, "address add 10.6.0.5/24 dev eth0 valid_lft 3600 preferred_lft 3600");
+        a.run_ip("address add 2001:db8::5/64 dev eth0 valid_lft 3600 preferred_lft 3600 nodad");
+        a.run_ip("address add 10.6.0.5/24 dev eth0 valid_lft 3600 preferred_lft 3600");
         wait("it is usable", || others(&a).iter().any(|l| l.starts_with("local 2001:db8::5 dev")));
         let before = others(&a);
         let vips = ["192.0.2.100", "10.6.0.100", "10.7.0.100", "2001:db8::100", "2001:db8:7::100"];
@@ -216,47 +192,38 @@ isolated! {
         daemon.kill();
         wait("the lifetimes end", || all.iter().all(|vip| !a.has(vip)) && ours(&a).is_empty());
         assert_eq!(others(&a), before);
-        let mut daemon = a.daemon_of(&text);
+        let daemon = a.daemon_of(&text);
         daemon.wait_for("active");
         wait("all VIPs are there", || all.iter().all(|vip| a.has(vip)) && ours(&a).len() == 6);
-        assert!(daemon.stop().success());
-        assert_eq!(others(&a), before);
-        assert_eq!(ours(&a), [] as [String; 0]);
+        ends_clean(daemon, &a, &before);
     }
 }
 
 isolated! {
     fn a_vip_that_was_there_first_takes_no_address_of_its_network_along() {
-        if !has_ip("a_vip_that_was_there_first") {
-            return;
-        }
         let mut lan = Lan::new();
         let a = lan.host();
         let promote = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries";
         a.within(|| std::fs::write(promote, "0").unwrap());
         let keys = format!("vips = [\"10.8.0.100/24\"]\n{KEYS}");
-        let mut daemon = a.daemon(&a.router("51", &keys));
+        let daemon = a.daemon(&a.router("51", &keys));
         daemon.wait_for("active");
         wait("the VIP is there", || a.has("10.8.0.100"));
-        ip(&a, "address add 10.8.0.5/24 dev eth0");
+        a.run_ip("address add 10.8.0.5/24 dev eth0");
         let before = settled(&a, &["10.8.0.100"]);
         assert!(before.iter().any(|line| line.contains("10.8.0.5/24") && !line.contains("secondary")));
-        assert!(daemon.stop().success());
-        assert_eq!(others(&a), before);
+        ends_clean(daemon, &a, &before);
         assert_eq!(a.within(|| std::fs::read_to_string(promote).unwrap()).trim(), "0");
     }
 }
 
 isolated! {
     fn an_address_that_appears_while_active_takes_the_vips_place_until_it_goes() {
-        if !has_ip("an_address_that_appears_while_active") {
-            return;
-        }
         let mut lan = Lan::new();
         let a = lan.host();
         let capture = Capture::on(&lan.host());
         let keys = format!("vips = [\"{VIP}/24\"]\nvips_excluded = [\"2001:db8::1/64\"]\n{KEYS}");
-        let mut daemon = a.daemon(&a.router("51", &keys));
+        let daemon = a.daemon(&a.router("51", &keys));
         daemon.wait_for("active");
         wait("it has both", || a.has(VIP) && a.has(V6) && ours(&a).len() == 2);
         for (add, delete, vip, is) in [
@@ -269,34 +236,30 @@ isolated! {
             ),
             ("replace 2001:db8::1/64 dev eth0", "del 2001:db8::1/128 dev eth0", V6, "2001:db8::1/128 (permanent)"),
         ] {
-            ip(&a, &format!("address {add}"));
+            a.run_ip(&format!("address {add}"));
             wait("it is seen", || shown(&daemon, vip) == ("not ours".into(), is.into()));
-            let count = || a.snapshot().addresses.iter().filter(|there| there.prefix.ip == address(vip)).count();
+            let count = || a.snapshot().addresses.iter().filter(|there| there.prefix.ip == ip(vip)).count();
             wait("ours is not beside it", || count() == 1);
             wait("nor the route", || ours(&a).len() == 1);
             let before = others(&a);
             outlive(&daemon);
             assert_eq!(others(&a), before, "{add}");
             capture.forget();
-            ip(&a, &format!("address {delete}"));
+            a.run_ip(&format!("address {delete}"));
             wait("ours is there again", || shown(&daemon, vip).0 == "present" && ours(&a).len() == 2);
             wait("and announced", || capture.has_claim(a.mac(), vip));
         }
         daemon.wait_for_log("havip adds its own");
         assert_eq!((daemon.state(), counter(&daemon, "restored")), ("active".into(), 0));
-        ip(&a, "address add 192.0.2.100/16 dev eth0");
+        a.run_ip("address add 192.0.2.100/16 dev eth0");
         wait("it is seen", || shown(&daemon, VIP).0 == "not ours");
         let before = settled(&a, &[V6]);
-        assert!(daemon.stop().success());
-        assert_eq!(others(&a), before);
+        ends_clean(daemon, &a, &before);
     }
 }
 
 isolated! {
     fn a_reload_that_changes_a_vips_length_does_not_take_it_away() {
-        if !has_ip("a_reload_that_changes_a_vips_length") {
-            return;
-        }
         let mut lan = Lan::new();
         let a = lan.host();
         let text = |vips: &str| a.config(&a.router("51", &format!("{KEYS}\nvips = [{vips}]")));
@@ -325,13 +288,10 @@ isolated! {
 
 isolated! {
     fn adverts_come_from_the_address_that_fits_the_vips_and_a_change_is_told() {
-        if !has_ip("adverts_come_from_the_address_that_fits") {
-            return;
-        }
         let mut lan = Lan::new();
         let a = lan.host();
-        ip(&a, "address flush dev eth0");
-        ip(&a, "address add 169.254.188.158/16 dev eth0 scope link");
+        a.run_ip("address flush dev eth0");
+        a.run_ip("address add 169.254.188.158/16 dev eth0 scope link");
         let daemon = start(&a, 150, "");
         daemon.wait_for("active");
         let source = || {
@@ -341,9 +301,9 @@ isolated! {
         };
         assert_eq!(source().0, "169.254.188.158");
         assert!(source().1.starts_with("link scope"), "{source:?}", source = source());
-        ip(&a, "address add 198.51.100.1/24 dev eth0");
+        a.run_ip("address add 198.51.100.1/24 dev eth0");
         wait("one of global scope is better", || source().0 == "198.51.100.1");
-        ip(&a, "address add 192.0.2.1/24 dev eth0");
+        a.run_ip("address add 192.0.2.1/24 dev eth0");
         let best = ("192.0.2.1".to_owned(), "its subnet holds a VIP".to_owned());
         wait("one in the VIP's subnet is best", || source() == best);
         wait("the log says so", || {
@@ -355,12 +315,9 @@ isolated! {
 
 isolated! {
     fn a_vip_that_is_an_address_of_the_subnet_itself_is_warned_of() {
-        if !has_ip("a_vip_that_is_an_address_of_the_subnet_itself") {
-            return;
-        }
         let mut lan = Lan::new();
         let a = lan.host();
-        ip(&a, "address add 2001:db8::5/64 dev eth0 nodad");
+        a.run_ip("address add 2001:db8::5/64 dev eth0 nodad");
         let keys = format!(
             "vips = [\"192.0.2.255\", \"192.0.2.0\", \"192.0.2.100\"]\nvips_excluded = [\"2001:db8::\"]\n{KEYS}"
         );

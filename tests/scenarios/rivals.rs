@@ -144,13 +144,9 @@ isolated! {
     fn a_vip_left_on_a_backup_is_named_by_both_and_so_is_the_command_that_removes_it() {
         let mut lan = Lan::new();
         let Pair { a, b, first, second, .. } = Pair::start(&mut lan, "");
-        let ip = |host: &Host, arguments: &str| {
-            let run = || Command::new("ip").args(arguments.split(' ')).status().unwrap().success();
-            assert!(host.within(run), "ip {arguments}");
-        };
         for (length, interface) in [(24, "eth0"), (32, "eth0"), (32, "lo")] {
             let (address, device) = (format!("{VIP}/{length}"), format!("dev {interface}"));
-            ip(&b, &format!("addr add {address} {device}"));
+            b.run_ip(&format!("addr add {address} {device}"));
             let command = format!("ip addr del {address} {device}");
             wait("the backup names it", || check(&second).1.contains(&command));
             assert_eq!(check(&second).0, Some(4));
@@ -168,7 +164,7 @@ isolated! {
                 });
                 assert!(check(&first).1.contains(&b.mac().to_string()));
             }
-            ip(&b, &command["ip ".len()..]);
+            b.run_ip(&command["ip ".len()..]);
             wait("the backup is well", || check(&second) == (Some(0), String::new()));
         }
         assert!(a.has(VIP) && !b.has(VIP));
