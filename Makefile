@@ -1,7 +1,7 @@
 # `make` lists what there is. What a target needs and the machine lacks is installed first, by
 # .ci/setup: Debian's apt, with sudo where needed, no service started.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build release check fuzz bench soak soak-sim soak-changes cross ci
+.PHONY: help demo test test-slow build release check fuzz bench soak soak-sim soak-changes cross ci
 
 FUZZ_SECONDS ?= 300
 BENCHES ?= failover overlap routers links lateness addresses change takeovers scenarios store
@@ -21,9 +21,13 @@ demo: ## a virtual IP changes hands on a network inside this machine
 	@cargo build --locked --quiet
 	@cargo run --locked --quiet -- demo
 
-test: ## every suite, with seconds and counts
+test: ## every suite but what test-slow runs, with seconds and counts
 	@.ci/setup test
 	@.ci/test
+
+test-slow: ## guests with a kernel of their own, and minutes of chance: storm, simulator, fuzzed parsers
+	@.ci/setup test fuzz
+	@.ci/test --slow
 
 build: ## target/debug/havip
 	@.ci/setup build
@@ -38,7 +42,7 @@ check: ## format, lints, documentation, module walls, feature sets
 	@.ci/check
 
 fuzz: ## every parser for FUZZ_SECONDS=300 each
-	@.ci/setup build
+	@.ci/setup fuzz
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
 bench: ## everything beside KEEPALIVED=keepalived or keepalived-2.3, and a busy etcd: tables in target/bench, in two hours; as root

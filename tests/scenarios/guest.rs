@@ -140,9 +140,11 @@ on_its_own_kernel! {
             (first.state(), second.state()) == ("active".into(), "backup".into())
         });
         wait("one has the VIP", || a.has(VIP) && !b.has(VIP));
-        // Who overslept listens before it acts, so nobody took over.
+        // Who overslept listens before it acts, so nobody took over. The backup has not overslept
+        // where the other's first advert was there before it ran again.
         let overslept = [&first, &second].map(|daemon| counter(daemon, "overslept"));
-        assert_eq!(overslept, [1, 1], "{}\n{}", first.log(), second.log());
+        let logs = || format!("{}\n{}", first.log(), second.log());
+        assert!([[1, 0], [1, 1]].contains(&overslept), "{overslept:?}\n{}", logs());
         assert_eq!(counter(&first, "master_transitions"), 1);
         assert_eq!(counter(&second, "master_transitions"), 0);
     }
