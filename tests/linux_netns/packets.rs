@@ -12,7 +12,7 @@ use havip::linux::{
 };
 use havip::node::kernel::{Change, Errno, Port};
 use havip::wire::vrrp::{RxMeta, Vrid};
-use havip::wire::{Family, Mac, arp};
+use havip::wire::{Family, arp};
 
 use crate::{LIMIT, Wire, changes_until, ip, link, name, put, skip};
 
@@ -336,14 +336,9 @@ isolated!(
         let wire = Wire::new();
         wire.away(|| fs::write("/proc/sys/net/ipv4/conf/far/arp_accept", "1")).unwrap();
         let socket = PacketSocket::open().unwrap();
-        let Mac(mac) = wire.near.mac.unwrap();
-        let mut frame = vec![0xff; 6];
-        frame.extend(mac);
-        frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-        frame.extend(mac);
-        frame.extend([10, 9, 0, 77]);
-        frame.extend([0; 6]);
-        frame.extend([10, 9, 0, 77]);
+        let mac = wire.near.mac.unwrap();
+        let mut frame = Vec::new();
+        arp::gratuitous(mac, [10, 9, 0, 77].into(), &mut frame);
         assert_eq!(socket.send_batch(wire.near.index, &[frame]), (1, None));
         let learned = wire.away(|| {
             // The frame is worked on at the other end in its own time.
@@ -357,7 +352,7 @@ isolated!(
                 std::thread::yield_now();
             }
         });
-        assert!(learned.contains(&Mac(mac).to_string()), "{learned}");
+        assert!(learned.contains(&mac.to_string()), "{learned}");
     }
 );
 

@@ -4,9 +4,9 @@ use std::io::{self, Cursor, Write as _};
 use std::net::IpAddr;
 
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, RtAddrFamily, RtScope, RtaType, Rtm};
+use neli::consts::rtnl::{Ifa, IfaF, RtAddrFamily, RtScope, RtTable, RtaType, Rtm, Rtn, Rtprot};
 use neli::nl::{NlPayload, Nlmsghdr, NlmsghdrBuilder};
-use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Rtattr, RtattrBuilder};
+use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Rtattr, RtattrBuilder, Rtmsg, RtmsgBuilder};
 use neli::types::{Buffer, RtBuffer};
 use neli::{Size, ToBytes};
 
@@ -92,6 +92,21 @@ pub(super) fn address(
         .ifa_scope(scope(prefix.ip))
         .ifa_index(index)
         .rtattrs(attributes)
+        .build()
+        .map_err(io::Error::other)
+}
+
+/// Asks for the routes of a family in every table: of one protocol number, or of all.
+pub(super) fn routes(family: RtAddrFamily, protocol: Rtprot) -> io::Result<Rtmsg> {
+    RtmsgBuilder::default()
+        .rtm_family(family)
+        .rtm_dst_len(0)
+        .rtm_src_len(0)
+        .rtm_tos(0)
+        .rtm_table(RtTable::Unspec)
+        .rtm_protocol(protocol)
+        .rtm_scope(RtScope::Universe)
+        .rtm_type(Rtn::Unspec)
         .build()
         .map_err(io::Error::other)
 }

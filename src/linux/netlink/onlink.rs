@@ -4,11 +4,10 @@ use std::io;
 use std::net::IpAddr;
 
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{RtAddrFamily, RtScope, RtTable, Rtm, Rtn, Rtprot};
-use neli::rtnl::RtmsgBuilder;
+use neli::consts::rtnl::{RtAddrFamily, Rtm, Rtprot};
 
-use super::Requests;
 use super::parse::{Attributes, Message};
+use super::{Requests, encode};
 use crate::config::Prefix;
 use crate::node::kernel::{IFA_PROTO_HAVIP, ROUTE_METRIC};
 
@@ -159,19 +158,7 @@ pub fn remove_routes() -> io::Result<usize> {
     requests.filter_dumps();
     let mut count = 0;
     for family in [RtAddrFamily::Inet, RtAddrFamily::Inet6] {
-        let request = || {
-            RtmsgBuilder::default()
-                .rtm_family(family)
-                .rtm_dst_len(0)
-                .rtm_src_len(0)
-                .rtm_tos(0)
-                .rtm_table(RtTable::Unspec)
-                .rtm_protocol(Rtprot::UnrecognizedConst(PROTOCOL))
-                .rtm_scope(RtScope::Universe)
-                .rtm_type(Rtn::Unspec)
-                .build()
-                .map_err(io::Error::other)
-        };
+        let request = || encode::routes(family, Rtprot::UnrecognizedConst(PROTOCOL));
         for mut body in requests.dump_of(Rtm::Getroute, request, |message| Ok(ours(message)))? {
             // What a dump says of a route names exactly that one.
             if let Some(flags) = body.get_mut(8..RTMSG) {

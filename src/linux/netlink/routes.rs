@@ -8,8 +8,8 @@ use std::os::fd::AsFd as _;
 use neli::FromBytesWithInput;
 use neli::attr::Attribute;
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{RtAddrFamily, RtScope, RtTable, Rtm, Rtn, Rtprot};
-use neli::rtnl::{Rtmsg, RtmsgBuilder};
+use neli::consts::rtnl::{RtAddrFamily, Rtm, Rtprot};
+use neli::rtnl::Rtmsg;
 use neli::types::Buffer;
 
 use super::parse::{self, Attributes, Malformed, Message, Messages};
@@ -177,19 +177,7 @@ fn first_of_table(table: u32) -> io::Result<Option<Vec<IpAddr>>> {
 /// The gateways of every default route of a family in every table. With a full table of the
 /// Internet this takes the kernel about a second.
 fn all_of(family: RtAddrFamily) -> io::Result<Vec<IpAddr>> {
-    let request = || {
-        RtmsgBuilder::default()
-            .rtm_family(family)
-            .rtm_dst_len(0)
-            .rtm_src_len(0)
-            .rtm_tos(0)
-            .rtm_table(RtTable::Unspec)
-            .rtm_protocol(Rtprot::Unspec)
-            .rtm_scope(RtScope::Universe)
-            .rtm_type(Rtn::Unspec)
-            .build()
-            .map_err(io::Error::other)
-    };
+    let request = || encode::routes(family, Rtprot::Unspec);
     let found = Requests::open()?.dump_of(Rtm::Getroute, request, gateways_of)?;
     Ok(found.into_iter().flatten().collect())
 }
