@@ -1,11 +1,10 @@
 use std::time::Duration;
 
 use super::super::kernel::{Change, Link, Verb};
-use super::super::testing::{Bench, ETH0, advert, router};
+use super::super::testing::{Bench, ETH0, advert, link, router};
 use super::super::{Event, Via};
 use super::*;
-use crate::config::{IfName, Prefix, Router};
-use crate::wire::Mac;
+use crate::config::{Prefix, Router};
 
 const EPERM: Errno = Errno(1);
 
@@ -44,19 +43,8 @@ fn active(change: impl FnOnce(&mut Router)) -> Bench {
     bench
 }
 
-fn link(running: bool) -> Event<'static> {
-    Event::Kernel(Change::Link(Link {
-        index: ETH0,
-        name: IfName::new("eth0").unwrap(),
-        up: true,
-        running,
-        loopback: false,
-        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
-        mtu: 1500,
-        vrf_table: None,
-        master: None,
-        alt_names: Vec::new(),
-    }))
+fn carrier(running: bool) -> Event<'static> {
+    Event::Kernel(Change::Link(Link { running, ..link(ETH0) }))
 }
 
 fn removed(bench: &Bench) -> bool {
@@ -160,17 +148,17 @@ fn an_address_that_someone_removes_again_and_again_is_given_up_with_a_farewell()
 fn a_link_lost_for_less_than_its_delay_changes_nothing_but_is_announced() {
     let mut bench = active(|router| router.carrier_delay = Duration::from_millis(500));
     bench.pass(Duration::from_secs(5));
-    bench.event(link(false));
+    bench.event(carrier(false));
     bench.settle();
     bench.pass(Duration::from_millis(200));
-    bench.event(link(true));
+    bench.event(carrier(true));
     bench.timeout();
     assert!(bench.actions.frames().any(|(via, ..)| via == Via::Ethernet(ETH0)), "switches forgot");
     bench.settle();
     assert_eq!((bench.router().state, removed(&bench)), ("active", false));
     // The next loss has the whole delay again, and then it counts.
     bench.pass(Duration::from_secs(1));
-    bench.event(link(false));
+    bench.event(carrier(false));
     bench.settle();
     bench.pass(Duration::from_millis(490));
     assert_eq!(bench.router().state, "active");
@@ -181,13 +169,13 @@ fn a_link_lost_for_less_than_its_delay_changes_nothing_but_is_announced() {
 #[test]
 fn without_a_delay_a_lost_link_counts_at_once_and_a_backup_never_bears_it() {
     let mut bench = active(|_| ());
-    bench.event(link(false));
+    bench.event(carrier(false));
     assert_eq!(bench.router().state, "initialize");
 
     let delayed = Router { carrier_delay: Duration::from_secs(5), ..router(51) };
     let mut bench = Bench::new(vec![delayed.clone()]);
     bench.packet("10.0.0.202", &advert(&delayed, "10.0.0.202", 200));
-    bench.event(link(false));
+    bench.event(carrier(false));
     assert_eq!(bench.router().state, "initialize", "it hears nobody, and must not take over");
 }
 
