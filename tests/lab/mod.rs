@@ -5,6 +5,7 @@
 
 pub mod asker;
 pub mod capture;
+mod daemon;
 pub mod listener;
 pub mod peer;
 pub mod proxy;
@@ -15,16 +16,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use havip::config::{IfName, Prefix};
-use havip::daemon::socket;
 use havip::linux::netlink::Requests;
-use havip::linux::{Pinger, clock, die_with_parent, netns, terminate};
+use havip::linux::{Pinger, clock, die_with_parent, netns};
 use havip::node::kernel::{Op, Snapshot, Verb};
 use havip::wire::{IfIndex, Mac};
+
+pub use daemon::Daemon;
 
 /// Longer than anything that is waited for takes; only a failing test waits as long.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -415,95 +417,5 @@ impl Host {
              {keys}\n",
             self.number
         )
-    }
-}
-
-/// A running havip.
-pub struct Daemon {
-    child: Child,
-    pub config: PathBuf,
-    log: PathBuf,
-    pub socket: PathBuf,
-}
-
-impl Daemon {
-    /// Its status, once it answers.
-    pub fn status(&self) -> serde_json::Value {
-        let mut last = None;
-        let answered = holds_within(LIMIT, || {
-            last = Some(socket::get(&self.socket, "/v1/status"));
-            matches!(last, Some(Ok(_)))
-        });
-        assert!(answered, "{last:?}\n{}", self.log());
-        serde_json::from_slice(&last.unwrap().unwrap()).unwrap()
-    }
-
-    /// State of its first router.
-    pub fn state(&self) -> String {
-        self.status()["vrrp"]["routers"][0]["state"].as_str().unwrap_or("none").to_owned()
-    }
-
-    #[track_caller]
-    pub fn wait_for(&self, state: &str) {
-        let came = holds_within(LIMIT, || self.state() == state);
-        assert!(came, "not {state}: {:#}\n{}", self.status(), self.log());
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Waits until the log says this: a thread of its own writes it, so the status may be first.
-    #[track_caller]
-    pub fn wait_for_log(&self, text: &str) {
-        wait(&format!("the log says {text:?}"), || self.log().contains(text));
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Gives it another local file, and SIGHUP.
-    pub fn reload(&self, text: &str) {
-        fs::write(&self.config, text).unwrap();
-        self.signal("-HUP");
-    }
-
-    /// kill -9.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// SIGTERM, and its end.
-    pub fn stop(&mut self) -> ExitStatus {
-        terminate(&self.child).unwrap();
-        self.ended()
-    }
-
-    /// Its end, which must come by itself.
-    pub fn ended(&mut self) -> ExitStatus {
-        let mut status = None;
-        let ended = holds_within(LIMIT, || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        assert!(ended, "it goes on\n{}", self.log());
-        status.unwrap()
-    }
-
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(name).arg(self.pid().to_string()).status();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- {}\n{}", self.log.display(), self.log());
-        }
     }
 }
