@@ -260,7 +260,8 @@ impl Entry {
     /// When something is due.
     pub(super) fn deadlines(&self) -> Deadlines {
         let judge_at = self.rivals.claim.map(|claim| claim.judge_at);
-        let look = self.look_at.into_iter().chain(judge_at).chain(self.prove_at()).min();
+        let at = [self.look_at, judge_at, self.prove_at(), self.stray_at()];
+        let look = at.into_iter().flatten().min();
         Deadlines { router: self.router.next_deadline(), renew: self.renew_at, look }
     }
 

@@ -329,6 +329,7 @@ impl Node {
                 Timer::Look => {
                     entry.look_at = None;
                     self.judge(now, id, out);
+                    self.tell_stray(now, id, out);
                     self.prove(now, id, out);
                     self.evaluate(now, id, out);
                 }

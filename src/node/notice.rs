@@ -196,7 +196,7 @@ pub enum Notice {
         address: Prefix,
         /// Where.
         interface: IfName,
-        /// Whether this router's adverts are sent from it.
+        /// Whether it is the only address that the box itself has in that subnet.
         is_own: bool,
     },
     /// Another has the address that adverts are sent from.

@@ -22,8 +22,17 @@ const RIVAL_SHOWN: Duration = Duration::from_secs(90);
 /// A losing active router yields with the first advert that it hears. One that goes on for so many
 /// intervals hears none.
 const LOSES_INTERVALS: u32 = 5;
+/// How long what looks like two owners waits, beyond an interval of a second at most: an ordinary
+/// hand-over is none, in whatever order its packets and addresses are heard of.
+const JUDGE_AFTER: Duration = Duration::from_millis(200);
+const INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// One that was silent for so many has yielded, and took over anew: no backup does so earlier.
 const YIELDED_INTERVALS: u32 = 3;
+
+/// How long an ordinary hand-over explains what is heard or found.
+pub(super) fn judged_after(config: &config::Router) -> Duration {
+    config.advert_interval.duration().min(INTERVAL_MAX) + JUDGE_AFTER
+}
 
 /// The last advert that names this router's addresses and is configured otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +69,15 @@ pub(super) struct Rival {
     pub(super) at: Instant,
     /// When ours was announced because of it.
     pub(super) defended_at: Instant,
+}
+
+/// A VIP that another put on this box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StrayVip {
+    pub(super) place: Place,
+    pub(super) since: Instant,
+    /// It was there for so long that no hand-over explains it.
+    pub(super) is_told: bool,
 }
 
 /// A claim that was heard a moment ago: the advert of a new active router may still be on its way.
@@ -106,7 +124,7 @@ pub(super) struct Rivals {
     peers: BTreeMap<IpAddr, Option<Instant>>,
     pub(super) lacking: Option<Lacking>,
     /// A VIP that another put on this box, which is not active.
-    pub(super) stray: Option<Place>,
+    pub(super) stray: Option<StrayVip>,
     /// Who has the address that adverts are sent from.
     pub(super) same_address: Option<SameAddress>,
     pub(super) claim: Option<Claimed>,

@@ -247,9 +247,10 @@ impl Node {
                 other.src, other.address
             )
         });
-        let stray = rivals.stray.and_then(|(index, address)| {
+        let stray = rivals.stray.filter(|stray| stray.is_told).and_then(|stray| {
+            let (index, address) = stray.place;
             let interface = &self.links.link(index)?.name;
-            let is_own = entry.source == Some(address.ip);
+            let is_own = self.is_its_own(entry, &stray.place);
             Some(Stray { address: &address, interface, is_own }.to_string())
         });
         let same_address = rivals.shown_same_address(now).zip(entry.source);

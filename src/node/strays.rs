@@ -4,14 +4,16 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::entry::RouterId;
+use super::entry::{Entry, RouterId};
 use super::kernel::Address;
 use super::links::{Links, Place};
-use super::notice::Notice;
+use super::notice::{NotReady, Notice};
+use super::rivals::{StrayVip, judged_after};
+use super::router::{State, Waiting};
 use super::{Actions, Instant, Node};
 use crate::config::Prefix;
-use crate::wire::IfIndex;
 use crate::wire::vrrp::Priority;
+use crate::wire::{Family, IfIndex};
 
 /// Where VIPs of the configuration are on the box, whoever put them there: on any interface, with
 /// any prefix length.
@@ -84,20 +86,96 @@ impl Node {
             |place: &&Place| self.links.address(place).is_some_and(|a| !self.claims.is_ours(a));
         let vips = config.vips.iter().chain(&config.vips_excluded).filter(|_| !may_have);
         let stray = vips.flat_map(|vip| self.strays.places(vip.ip)).find(is_another_s).copied();
-        let router = config.name.clone();
-        // Before the first turn of the router no source has been chosen yet.
-        let own_of = |place: Place| {
-            let is_ours = |address: &Address| self.claims.is_ours(address);
-            let chosen = || Some(self.links.source(place.0, config, None, is_ours)?.ip);
-            entry.source.or_else(chosen)
-        };
-        let is_own = stray.is_some_and(|place| own_of(place) == Some(place.1.ip));
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let before = std::mem::replace(&mut entry.rivals.stray, stray);
-        let Some(place) = stray.filter(|_| stray != before) else { return };
+        let known = entry.rivals.stray.filter(|known| Some(known.place) == stray);
+        let found = |place| StrayVip { place, since: now, is_told: false };
+        entry.rivals.stray = known.or_else(|| stray.map(found));
+        self.tell_stray(now, id, out);
+        self.retime(id);
+    }
+
+    /// Says so, once it was true for long enough.
+    pub(super) fn tell_stray(&mut self, now: Instant, id: RouterId, out: &mut Actions) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.stray_at().is_none_or(|at| now < at) {
+            return;
+        }
+        let Some(stray) = &mut entry.rivals.stray else { return };
+        stray.is_told = true;
+        let place = stray.place;
+        let Some(entry) = self.entries.get(&id) else { return };
         let Some(link) = self.links.link(place.0) else { return };
-        let interface = link.name.clone();
+        let (router, interface) = (entry.router.config().name.clone(), link.name.clone());
+        let is_own = self.is_its_own(entry, &place);
         self.notice(now, Notice::Stray { router, address: place.1, interface, is_own }, out);
+    }
+
+    /// Whether a stray VIP is, as far as can be seen, an address that the box itself needs: the one
+    /// that adverts are sent from, or the only one in its subnet.
+    pub(super) fn is_its_own(&self, entry: &Entry, place: &Place) -> bool {
+        let (config, (index, prefix)) = (entry.router.config(), *place);
+        let is_ours = |address: &Address| self.claims.is_ours(address);
+        // Before the first turn of the router no source has been chosen yet.
+        let chosen = || Some(self.links.source(index, config, None, is_ours)?.ip);
+        if entry.source.or_else(chosen) == Some(prefix.ip) {
+            return true;
+        }
+        let Some(address) = self.links.address(place) else { return false };
+        let family = Family::of(&prefix.ip);
+        // Of IPv4 addresses, adverts are sent from one of the box's own; with no subnet, and for
+        // ever, is how other programs put VIPs.
+        let is_bare = prefix == Prefix::host(prefix.ip) && address.permanent;
+        if (family, config.family) == (Family::V4, Family::V4) || is_bare {
+            return false;
+        }
+        // What a DHCPv6 server leases has no subnet.
+        let subnet = Prefix { ip: prefix.ip, len: prefix.len.min(64) };
+        let serves = |other: &Address| {
+            let ip = other.prefix.ip;
+            Family::of(&ip) == family
+                && ip != prefix.ip
+                && subnet.contains(&ip)
+                && !(other.secondary || other.tentative || is_ours(other) || self.is_vip(&ip))
+        };
+        !self.links.in_order(index).any(|(_, other)| serves(other))
+    }
+
+    /// Whether an address is a VIP that no router here owns.
+    fn is_vip(&self, ip: &IpAddr) -> bool {
+        let priority = |id| self.entries.get(id).map(|entry| entry.router.config().priority);
+        let ids = self.by_vip.get(ip).into_iter().flatten();
+        ids.filter_map(priority).any(|priority| priority != Priority::OWNER)
+    }
+}
+
+impl Entry {
+    /// When a VIP of another on this box is to be told: not while this router is about to become
+    /// active, as it may have it then.
+    pub(super) fn stray_at(&self) -> Option<Instant> {
+        let stray = self.rivals.stray.filter(|stray| !stray.is_told)?;
+        let config = self.router.config();
+        let wait = judged_after(config);
+        let at = stray.since + wait;
+        match self.router.state() {
+            State::Active { .. } => None,
+            State::Backup { waiting: Waiting::Accepted | Waiting::Guarded, .. } => Some(at),
+            // Another is active until then.
+            State::Backup { waiting: Waiting::Preempting, .. }
+                if !config.preempt_delay.is_zero() =>
+            {
+                Some(at)
+            }
+            State::Backup {
+                active_down_at,
+                waiting:
+                    Waiting::Silence | Waiting::Resigned | Waiting::Preempting | Waiting::Overslept,
+                ..
+            } => Some(at.max(active_down_at + wait)),
+            State::Initialize => match self.not_ready {
+                None | Some(NotReady::Starting | NotReady::SocketsOpening) => None,
+                Some(_) => Some(at),
+            },
+        }
     }
 }
 
@@ -115,10 +193,33 @@ mod tests {
     const PEER: &str = "10.0.0.202";
     const ETH1: IfIndex = IfIndex(7);
 
-    fn change(bench: &mut Bench, change: Change) -> usize {
+    fn change(bench: &mut Bench, change: Change) {
         bench.event(Event::Kernel(change));
-        let said = |notice: &&Notice| matches!(notice, Notice::Stray { .. });
-        bench.actions.notices.iter().filter(said).count()
+    }
+
+    /// What is told of strays while another is active for as long as that takes.
+    fn told(bench: &mut Bench, router: &Router) -> Vec<String> {
+        let six = router.family == Family::V6;
+        let peer = if six { "fe80::ca" } else { PEER };
+        bench.packet(peer, &advert(router, peer, 200));
+        until(bench, Duration::from_millis(1_200))
+    }
+
+    /// What is told of them within a time.
+    fn until(bench: &mut Bench, time: Duration) -> Vec<String> {
+        let mut told = Vec::new();
+        let end = bench.now + time;
+        loop {
+            let strays = bench.actions.notices.iter();
+            let strays = strays.filter(|notice| matches!(notice, Notice::Stray { .. }));
+            told.extend(strays.map(ToString::to_string));
+            bench.settle();
+            let Some(at) = bench.node.next_deadline().filter(|at| *at <= end) else { break };
+            bench.now = bench.now.max(at);
+            bench.timeout();
+        }
+        bench.now = end;
+        told
     }
 
     fn backup(router: &Router) -> Bench {
@@ -132,10 +233,12 @@ mod tests {
     #[test]
     fn nobody_is_told_to_remove_the_boxs_only_address_at_the_start() {
         let own = Prefix { ip: [10, 0, 0, 201].into(), len: 24 };
+        let router = Router { vips: vec![own], ..router(51) };
         let mut bench = Bench::on(&[("10.0.0.201", 24, false)], vec![]);
-        bench.configure(vec![Router { vips: vec![own], ..router(51) }]);
-        let told = |notice: &&Notice| matches!(notice, Notice::Stray { is_own: true, .. });
-        assert_eq!(bench.actions.notices.iter().filter(told).count(), 1);
+        bench.configure(vec![router.clone()]);
+        bench.settle();
+        let told = told(&mut bench, &router);
+        assert!(told.len() == 1 && !told[0].contains("ip addr del"), "{told:?}");
     }
 
     #[test]
@@ -144,8 +247,11 @@ mod tests {
             for len in [0, 24, 32] {
                 let mut bench = backup(&router(51));
                 let stray = Address { index, ..address("10.0.0.51", len, false) };
-                assert_eq!(change(&mut bench, Change::Address(stray)), 1);
-                assert_eq!(change(&mut bench, Change::Address(stray)), 0, "said once");
+                change(&mut bench, Change::Address(stray));
+                assert_eq!(bench.router().conflict, None, "not at once");
+                assert_eq!(told(&mut bench, &router(51)).len(), 1);
+                change(&mut bench, Change::Address(stray));
+                assert_eq!(told(&mut bench, &router(51)).len(), 0, "said once");
                 let conflict = bench.router().conflict.unwrap();
                 let command = format!("ip addr del 10.0.0.51/{len} dev {name}");
                 assert!(conflict.contains(&command), "{conflict}");
@@ -153,8 +259,9 @@ mod tests {
                     ETH0 => Change::AddressGone { index, prefix: stray.prefix },
                     _ => Change::LinkGone(index),
                 };
-                assert_eq!(change(&mut bench, gone), 0);
+                change(&mut bench, gone);
                 assert_eq!(bench.router().conflict, None);
+                assert_eq!(told(&mut bench, &router(51)).len(), 0);
             }
         }
     }
@@ -165,8 +272,9 @@ mod tests {
         let mut bench = Bench::new(vec![router(51)]);
         bench.pass(Duration::from_secs(5));
         assert_eq!(bench.router().state, "active");
-        assert_eq!(change(&mut bench, Change::Address(stray)), 0, "it may have it");
-        bench.packet(PEER, &advert(&router(51), PEER, 200));
+        change(&mut bench, Change::Address(stray));
+        assert_eq!(until(&mut bench, Duration::from_secs(9)).len(), 0, "it may have it");
+        assert_eq!(told(&mut bench, &router(51)).len(), 1);
         assert!(bench.router().conflict.is_some_and(|why| why.contains("10.0.0.51/24")));
 
         let own = address("10.0.0.201", 24, false);
@@ -175,6 +283,7 @@ mod tests {
         bench.event(Event::Kernel(Change::Overrun));
         bench.timeout();
         bench.event(Event::Dumped(Ok(all)));
+        told(&mut bench, &router(51));
         assert!(bench.router().conflict.is_some());
         bench.configure(vec![Router {
             vips: vec![Prefix::host([10, 0, 0, 52].into())],
@@ -182,15 +291,91 @@ mod tests {
         }]);
         assert_eq!(bench.router().conflict, None, "no VIP any more");
         bench.configure(vec![router(51)]);
+        told(&mut bench, &router(51));
         assert!(bench.router().conflict.is_some());
+    }
+
+    #[test]
+    fn a_router_that_is_about_to_be_active_has_no_stray() {
+        // Nobody is heard: what is there is announced.
+        let stray = ("10.0.0.51", 24, false);
+        let mut bench = Bench::on(&[("10.0.0.201", 24, false), stray], vec![router(51)]);
+        assert_eq!(until(&mut bench, Duration::from_secs(9)), [] as [String; 0]);
+        assert_eq!(bench.router().state, "active");
+        // The same when another interface is configured, where a weaker gateway is active.
+        let on = [("10.0.0.201", 24, false), stray];
+        let elsewhere = Router { interface: IfName::new("eth1").unwrap(), ..router(51) };
+        let mut bench = Bench::on(&on, vec![elsewhere]);
+        bench.configure(vec![router(51)]);
+        bench.settle();
+        for _ in 0..8 {
+            bench.packet(PEER, &advert(&router(51), PEER, 50));
+            assert_eq!(until(&mut bench, Duration::from_secs(1)), [] as [String; 0]);
+        }
+        assert_eq!(bench.router().state, "active");
+        // One that may not become active for a while has it beside the active one.
+        let patient = Router { preempt_delay: Duration::from_secs(300), ..router(51) };
+        let mut bench = Bench::on(&on, vec![patient]);
+        bench.packet(PEER, &advert(&router(51), PEER, 50));
+        assert_eq!(until(&mut bench, Duration::from_secs(2)).len(), 1);
     }
 
     #[test]
     fn the_address_that_adverts_come_from_is_not_to_be_removed() {
         let vips = vec![Prefix::host([10, 0, 0, 201].into())];
-        let bench = Bench::new(vec![Router { vips, ..router(51) }]);
+        let router = Router { vips, ..router(51) };
+        let mut bench = Bench::new(vec![router.clone()]);
+        told(&mut bench, &router);
         let conflict = bench.router().conflict.unwrap();
         assert!(conflict.contains("priority 255") && !conflict.contains("ip addr del"));
+    }
+
+    #[test]
+    fn the_boxs_only_ipv6_address_of_a_subnet_is_not_to_be_removed() {
+        let six = |vips: [&str; 2]| {
+            let vips = vips.map(|ip| Prefix::host(ip.parse().unwrap()));
+            Router { family: Family::V6, vips: vips.to_vec(), ..router(51) }
+        };
+        let global = six(["fe80::51", "2001:db8::51"]);
+        let four = Router { vips_excluded: global.vips.clone(), ..router(51) };
+        let bare = |ip| address(ip, 128, false);
+        let net = |ip| address(ip, 64, false);
+        let local = address("fe80::c9", 64, true);
+        let temporary = Address { secondary: true, ..net("2001:db8::7") };
+        let leased = Address { permanent: false, ..bare("2001:db8::51") };
+        for (router, stray, others, is_own) in [
+            (&global, net("2001:db8::51"), vec![], true),
+            (&global, net("2001:db8::51"), vec![net("2001:db8:7::5")], true),
+            (&global, net("2001:db8::51"), vec![temporary], true),
+            (&global, net("2001:db8::51"), vec![net("2001:db8::5")], false),
+            (&global, net("2001:db8::51"), vec![bare("2001:db8::5")], false),
+            (&global, bare("2001:db8::51"), vec![], false),
+            (&global, bare("2001:db8::51"), vec![net("2001:db8::5")], false),
+            (&global, leased, vec![], true),
+            (&global, leased, vec![net("2001:db8::5")], false),
+            (&global, address("fe80::51", 64, true), vec![], false),
+            (&four, net("2001:db8::51"), vec![], true),
+            (&four, net("2001:db8::51"), vec![net("2001:db8::5")], false),
+        ] {
+            let mut bench = Bench::new(vec![router.clone()]);
+            for other in [local, stray].into_iter().chain(others.clone()) {
+                change(&mut bench, Change::Address(other));
+            }
+            let told = told(&mut bench, router);
+            assert_eq!(told.len(), 1, "{stray} beside {others:?}: {told:?}");
+            assert_eq!(!told[0].contains("ip addr del"), is_own, "{stray} beside {others:?}");
+            let shown = bench.router().conflict.unwrap();
+            assert_eq!(!shown.contains("ip addr del"), is_own, "{shown}");
+        }
+        // Both of a subnet are VIPs: none of them is to be removed.
+        let both = six(["fe80::51", "2001:db8::51"]);
+        let both =
+            Router { vips: [&both.vips[..], &[net("2001:db8::52").prefix]].concat(), ..both };
+        let mut bench = Bench::new(vec![both.clone()]);
+        for own in ["2001:db8::51", "2001:db8::52"] {
+            change(&mut bench, Change::Address(net(own)));
+        }
+        assert!(told(&mut bench, &both).iter().all(|told| !told.contains("ip addr del")));
     }
 
     #[test]
@@ -199,7 +384,8 @@ mod tests {
         let mut bench = Bench::new(vec![owner.clone()]);
         bench.packet(PEER, &advert(&owner, PEER, 255));
         assert_eq!(bench.router().state, "backup");
-        assert_eq!(change(&mut bench, Change::Address(address("10.0.0.51", 24, false))), 0);
+        change(&mut bench, Change::Address(address("10.0.0.51", 24, false)));
+        assert_eq!(told(&mut bench, &owner).len(), 0);
         assert_eq!(bench.router().conflict, None);
     }
 }

@@ -13,7 +13,7 @@ use super::kernel::Port;
 use super::links::Place;
 use super::notice::Notice;
 use super::overhear::Shadow;
-use super::rivals::{Claimed, Rival};
+use super::rivals::{Claimed, Rival, judged_after};
 use super::router::Heard;
 use super::{Instant, Node};
 use crate::wire::vrrp::Vrid;
@@ -22,11 +22,6 @@ use crate::wire::{Family, IfIndex, Mac};
 /// Time between two defences of one router's addresses (RFC 5227 §2.4 (c), DEFEND_INTERVAL): two
 /// hosts that both defend must not do it for ever.
 const DEFEND_PAUSE: Duration = Duration::from_secs(10);
-
-/// How long a claim waits for the advert of its sender, beyond an interval of a second at most: an
-/// ordinary hand-over is none, in whatever order its packets are read.
-const JUDGE_AFTER: Duration = Duration::from_millis(200);
-const INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Addresses that others may claim, and virtual routers whose packets the IP layer may keep back.
 type Watched = (Vec<IpAddr>, Vec<Vrid>);
@@ -137,7 +132,7 @@ impl Node {
         if hands_over || entry.rivals.claim.is_some() {
             return;
         }
-        let judge_at = now + interval.min(INTERVAL_MAX) + JUDGE_AFTER;
+        let judge_at = now + judged_after(entry.router.config());
         entry.rivals.claim = Some(Claimed { place, mac, judge_at });
         self.retime(id);
     }

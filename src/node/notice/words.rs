@@ -196,9 +196,11 @@ impl fmt::Display for Stray<'_> {
         if *is_own {
             return write!(
                 f,
-                "{ip}/{len} is a VIP of this router and this box's own address on {interface}: this \
-                 box answers for it beside the active gateway; give the router priority 255 here \
-                 (it owns the address then, RFC 9568), or another VIP on all gateways"
+                "{ip}/{len} on {interface} is a VIP of this router, and this box has no other \
+                 address of its own in that subnet: this box answers for it beside the active \
+                 gateway; if it is this box's own address, give the router priority 255 here (it \
+                 owns the address then, RFC 9568), or another VIP on all gateways; if another \
+                 program left it, remove it"
             );
         }
         write!(
