@@ -24,6 +24,9 @@ impl Node {
         if change == Change::Overrun {
             self.notice(now, Notice::Overrun, out);
             self.want_dump(now);
+            // However long it takes until a dump says what is: what a renewal brought back, hosts
+            // are to learn anew.
+            self.announcer.again(now);
             return;
         }
         if let Dump::Waiting { again } = &mut self.dump {

@@ -250,6 +250,29 @@ fn what_went_and_came_back_around_a_dump_is_announced() {
 }
 
 #[test]
+fn while_dumps_fail_each_vip_is_announced_within_a_second_of_a_loss() {
+    let mut bench = Bench::new(vec![router(51)]);
+    bench.pass(Duration::from_secs(10));
+    let before = bench.router().counters.announcements;
+    bench.event(Event::Kernel(Change::Overrun));
+    let end = bench.now + Duration::from_secs(20);
+    let mut announced = Vec::new();
+    while let Some(at) = bench.node.next_deadline().filter(|at| *at <= end) {
+        bench.now = bench.now.max(at);
+        bench.timeout();
+        let frames = bench.actions.frames().filter(|(via, ..)| *via == Via::Ethernet(ETH0));
+        announced.extend(frames.map(|_| end.since(bench.now)));
+        if bench.actions.kernel.contains(&Action::Dump) {
+            bench.settle();
+            bench.event(Event::Dumped(Err(Errno(12))));
+        }
+        bench.settle();
+    }
+    assert_eq!(announced, [Duration::from_secs(19)], "and not with each dump that fails");
+    assert_eq!(bench.router().counters.announcements, before + 1);
+}
+
+#[test]
 fn a_failure_on_a_link_is_forgotten_with_it() {
     let mut bench = Bench::new(vec![router(51)]);
     bench.pass(Duration::from_secs(10));
