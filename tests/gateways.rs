@@ -349,7 +349,20 @@ isolated! {
         }
         let (text, code) = havip(&["check", file, "--config", foreign]);
         assert_eq!(code, Some(2), "{text}");
-        assert_eq!(havip(&["status", "-c", "/no/such/file"]).1, Some(6));
+        // What tells nothing of its daemon is told with both ways out.
+        let folder = one.config.parent().unwrap().to_str().unwrap();
+        let spoiled = format!("{folder}/spoiled.toml");
+        fs::write(&spoiled, "[havip]\nrun_dir = \"run\"\n").unwrap();
+        for (told_by, exit) in [("/no/such/file", 6), (folder, 1), (&spoiled, 3)] {
+            for command in ["status", "show"] {
+                let (text, code) = havip(&[command, "-c", told_by]);
+                assert_eq!(code, Some(exit), "{command} {told_by}: {text}");
+                for way_out in ["name the file that the daemon runs with", "--run-dir"] {
+                    assert!(text.contains(way_out), "{command} {told_by}: {text}");
+                }
+                assert!(!text.contains("write one"), "{text}");
+            }
+        }
         // A file that was spoiled meanwhile still says where its daemon is.
         let text = fs::read_to_string(file).unwrap();
         fs::write(file, format!("{text}[nonsense]\nx = 1\n")).unwrap();

@@ -36,7 +36,7 @@ impl Daemon {
                     complain(&format!("asking the daemon in {RUN_DIR}; use --run-dir for another"));
                     RUN_DIR.into()
                 }
-                (Err(error), Some(_)) => return Err(refused::report(&error)),
+                (Err(error), Some(file)) => return Err(refuse(&error, file)),
             },
         };
         Ok(Self { socket: run_dir.join("havip.sock"), file })
@@ -99,6 +99,24 @@ impl Daemon {
             Exit::Failed
         })
     }
+}
+
+/// Says why a file does not tell where its daemon is, and how else that can be said.
+fn refuse(error: &LoadError, file: &Path) -> Exit {
+    let exit = match error {
+        // Who asks a daemon is not to write one.
+        LoadError::Absent(path) => {
+            complain(&format!("{}: no such file", path.display()));
+            Exit::NoConfig
+        }
+        LoadError::Unreadable(..) | LoadError::Wrong(_) => refused::report(error),
+    };
+    complain(&format!(
+        "{}: this file would say in which run_dir the daemon is; name the file that the daemon runs \
+         with, or name no file and its run_dir with --run-dir",
+        file.display()
+    ));
+    exit
 }
 
 /// Whether two paths lead to one file.
