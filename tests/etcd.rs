@@ -251,19 +251,14 @@ with_each_version! {
         let daemon = gateway(&a, &etcd);
         daemon.wait_for("active");
         let said = "/havip/vRouterGateway/: not written: this box has no IPv4 address";
-        let check = || {
-            let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
-            program.args(["status", "--check"]).arg(&daemon.config);
-            let output = a.within(|| program.output().unwrap());
-            (String::from_utf8(output.stdout).unwrap(), output.status.code())
-        };
-        wait("it is told", || check().1 == Some(4) && check().0.contains(said));
+        let is_told = |(code, text): (Option<i32>, String)| code == Some(4) && text.contains(said);
+        wait("it is told", || is_told(daemon.check()));
         wait("and logged", || daemon.log().contains(said));
         assert_eq!(etcd.get("/havip/vRouterGateway/100"), None);
         a.run_ip("address add 2001:db8::7/64 dev eth0 nodad");
         let name = || etcd.get("/havip/vRouterGateway/100").unwrap_or_default();
         wait("it is written", || name() == "2001:db8::7,ff:ff:ff:ff:ff:ff");
-        wait("all is well", || check() == (String::new(), Some(0)));
+        wait("all is well", || daemon.check() == (Some(0), String::new()));
     }
 }
 
@@ -402,11 +397,8 @@ with_each_version! {
         assert!(!a.has(VIP));
         daemon = gateway(&a, &etcd);
         wait("both are back without etcd", || a.has(VIP) && a.has("192.0.2.101"));
-        let mut check = Command::new(env!("CARGO_BIN_EXE_havip"));
-        check.args(["status", "--check", "--config"]).arg(&daemon.config);
-        let output = check.output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(4), "{said}");
+        let (code, said) = daemon.check();
+        assert_eq!(code, Some(4), "{said}");
         assert!(said.contains("not connected for") && said.contains("snapshot, written"), "{said}");
         assert_eq!(daemon.status()["config"]["store"]["source"], "snapshot");
         etcd.restart(0);

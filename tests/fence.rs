@@ -83,16 +83,11 @@ fn own(host: &Host) -> (IpAddr, IpAddr) {
     (ip(&host.ip()), found().unwrap())
 }
 
-fn guard_of(daemon: &Daemon) -> String {
-    wait("the guard is there", || daemon.status()["guard"]["state"] == "running");
-    daemon.status()["guard"]["pid"].to_string()
-}
-
 /// A daemon and its guard are killed; both have left what was there.
 fn crash(host: &Host, daemon: &mut Daemon) {
-    let guard = guard_of(daemon);
+    let guard = daemon.guard();
     daemon.signal("-STOP");
-    assert!(Command::new("kill").args(["-KILL", &guard]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-KILL", &guard.to_string()]).status().unwrap().success());
     daemon.kill();
     assert!(host.has(VIP) && is_behind(host, VIP), "it was left behind");
 }
@@ -183,7 +178,7 @@ isolated! {
         let mut lan = Lan::new();
         let a = lan.host();
         let mut daemon = start_one(&a);
-        guard_of(&daemon);
+        daemon.guard();
         daemon.kill();
         wait("all is gone", || !a.has(VIP) && tables(&a).is_empty());
     }
@@ -253,7 +248,7 @@ isolated! {
         assert_eq!(nft(&a, "list ruleset"), operators);
         let mut daemon = a.daemon_of(&fenced(&one(&a, 100, "")));
         daemon.wait_for("active");
-        let guard = guard_of(&daemon);
+        let guard = daemon.guard();
         daemon.kill();
         wait("the guard has ended", || {
             !std::fs::exists(format!("/proc/{guard}")).unwrap() && !a.has(VIP)

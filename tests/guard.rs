@@ -50,17 +50,6 @@ fn signal(name: &str, pid: &str) {
     assert!(status.unwrap().success(), "kill {name} {pid}");
 }
 
-/// Its guard's process number, once it is ready.
-fn guard_of(daemon: &Daemon) -> u64 {
-    let mut guard = serde_json::Value::Null;
-    let ready = lab::holds_within(lab::LIMIT, || {
-        guard = daemon.status()["guard"].clone();
-        guard["state"] == "running"
-    });
-    assert!(ready, "{guard}\n{}", daemon.log());
-    guard["pid"].as_u64().unwrap()
-}
-
 fn lives(pid: u64) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
@@ -123,7 +112,7 @@ isolated! {
         });
         let vips = [VIP, "192.0.2.101", "192.0.2.102", "fe80::53", "2001:db8::53"];
         wait("all VIPs are there", || vips.iter().all(|vip| a.has(vip)));
-        let guard = guard_of(&first);
+        let guard = first.guard();
         let mut v4 = Listener::at(&c, "eth0", Family::V4);
         let mut v6 = Listener::at(&c, "eth0", Family::V6);
         first.kill();
@@ -157,7 +146,7 @@ isolated! {
         let mut daemon = a.daemon(&a.router("51", &keys));
         daemon.wait_for("active");
         wait("the VIP is there", || a.has(VIP));
-        guard_of(&daemon);
+        daemon.guard();
         let mut listener = Listener::on(&c);
         daemon.kill();
         wait("the VIP is gone", || !a.has(VIP));
@@ -182,7 +171,7 @@ isolated! {
         let mut daemon = a.daemon(&with(&format!("\"{OWN}\"")));
         daemon.wait_for("active");
         // Before the VIPs are there with their marks, it has looked at what the kernel keeps.
-        guard_of(&daemon);
+        daemon.guard();
         let all = with(&format!("\"{OWN}\", \"{VIP}\", \"192.0.2.101\""));
         daemon.reload(&a.config(&all));
         wait("the VIPs are there", || a.has(VIP) && a.has("192.0.2.101"));
@@ -210,7 +199,7 @@ isolated! {
             let mut daemon = a.daemon(&one(&a, 100, FOR_EVER));
             daemon.wait_for("active");
             wait("the VIP is there", || a.has(VIP));
-            guard_of(&daemon);
+            daemon.guard();
             listener.forget();
             daemon.signal(name);
             assert!(!daemon.ended().success(), "{name}");
@@ -226,7 +215,7 @@ isolated! {
         let a = lan.host();
         let daemon = a.daemon(&one(&a, 100, FOR_EVER));
         daemon.wait_for("active");
-        let guard = guard_of(&daemon);
+        let guard = daemon.guard();
         let send = |name: &str, pid: u64| {
             let status = Command::new("kill").arg(name).arg(pid.to_string()).status();
             assert!(status.unwrap().success(), "{name} {pid}: it is gone");
@@ -253,7 +242,7 @@ isolated! {
         });
         assert!(alive(guard) && alive(daemon.pid().into()), "{}", daemon.log());
         assert_eq!(daemon.state(), "active");
-        assert_eq!(guard_of(&daemon), guard, "the same one");
+        assert_eq!(daemon.guard(), guard, "the same one");
         assert!(!daemon.log().contains("warn: guard"), "{}", daemon.log());
     }
 }
@@ -264,7 +253,7 @@ isolated! {
         let (a, c) = (lan.host(), lan.host());
         let mut daemon = a.daemon(&one(&a, 100, ""));
         daemon.wait_for("active");
-        let guard = guard_of(&daemon);
+        let guard = daemon.guard();
         let mut listener = Listener::on(&c);
         // As a service manager does it: the same signal to all.
         signal("-TERM", &guard.to_string());
@@ -311,7 +300,7 @@ isolated! {
         let mut daemon = a.daemon(&one(&a, 100, FOR_EVER));
         daemon.wait_for("active");
         wait("the VIP is there", || a.has(VIP));
-        let first = guard_of(&daemon);
+        let first = daemon.guard();
         signal("-KILL", &first.to_string());
         wait("another one runs", || {
             let guard = daemon.status()["guard"].clone();
@@ -332,7 +321,7 @@ isolated! {
         let mut daemon = a.daemon(&one(&a, 100, FOR_EVER));
         daemon.wait_for("active");
         wait("the VIP is there", || a.has(VIP));
-        let first = guard_of(&daemon);
+        let first = daemon.guard();
         signal("-STOP", &first.to_string());
         wait("another one runs", || {
             let guard = daemon.status()["guard"].clone();
@@ -351,7 +340,7 @@ isolated! {
         let daemon = a.daemon(&one(&a, 100, ""));
         daemon.wait_for("active");
         for least in [100, 200, 400].map(Duration::from_millis) {
-            let guard = guard_of(&daemon);
+            let guard = daemon.guard();
             let before = clock::now();
             signal("-KILL", &guard.to_string());
             wait("another one runs", || {
@@ -361,26 +350,19 @@ isolated! {
             let pause = clock::now().since(before);
             assert!(pause >= least, "another one ran after {pause:?}, and not {least:?}");
         }
-        let run_dir = daemon.socket.parent().unwrap().to_owned();
-        let check = || {
-            let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
-            program.args(["status", "--check", "--run-dir"]).arg(&run_dir);
-            let output = program.output().unwrap();
-            (String::from_utf8(output.stdout).unwrap(), output.status.code())
-        };
-        let mut said = (String::new(), None);
+        let mut said = (None, String::new());
         wait("the check says so", || {
             // It may have died by itself meanwhile: then there is none to kill.
             if let Some(pid) = daemon.status()["guard"]["pid"].as_u64() {
                 let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
             }
-            said = check();
-            said.0.starts_with("guard: absent: process ")
+            said = daemon.check();
+            said.1.starts_with("guard: absent: process ")
         });
-        assert_eq!(said.1, Some(4), "{said:?}");
+        assert_eq!(said.0, Some(4), "{said:?}");
         assert_eq!(daemon.state(), "active", "nothing else is touched");
-        guard_of(&daemon);
-        assert_eq!(check(), (String::new(), Some(0)));
+        daemon.guard();
+        assert_eq!(daemon.check(), (Some(0), String::new()));
     }
 }
 
@@ -393,7 +375,7 @@ isolated! {
         let second = b.daemon(&one(&b, 100, ""));
         second.wait_for("backup");
         wait("the VIP is there", || a.has(VIP));
-        let guard = guard_of(&first);
+        let guard = first.guard();
         // So that it cannot start another.
         first.signal("-STOP");
         signal("-KILL", &guard.to_string());
@@ -513,7 +495,7 @@ isolated! {
         let mut daemon = a.daemon(&format!("{before}{}", after.replace("eth0", "eth1")));
         all_are(&daemon, "active");
         wait("the VIPs are there", || a.has(VIP) && a.has("198.51.100.9"));
-        guard_of(&daemon);
+        daemon.guard();
         let mut listener = Listener::at(&c, "far1", Family::V4);
         daemon.signal("-STOP");
         lan.delete(&a);
@@ -537,7 +519,7 @@ isolated! {
         ]));
         all_are(&daemon, "active");
         wait("the VIPs are there", || a.has(VIP) && a.has("198.51.100.200"));
-        guard_of(&daemon);
+        daemon.guard();
         let mut listener = Listener::on(&c);
         daemon.signal("-STOP");
         // Smaller than an advert with 200 addresses.
@@ -563,7 +545,7 @@ isolated! {
         let held = || a.snapshot().addresses.iter()
             .filter(|address| address.prefix.ip.to_string().starts_with("198.51.100.")).count();
         wait("all VIPs are there", || held() == usize::from(COUNT));
-        guard_of(&daemon);
+        daemon.guard();
         let mut listener = Listener::on(&c);
         daemon.kill();
         wait("priority 0 of each", || {

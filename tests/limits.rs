@@ -121,8 +121,7 @@ isolated! {
         let text = host.config(&routers(host.number(), 1));
         let mut daemon = host.daemon_of(&text);
         daemon.wait_for("active");
-        wait("it has a guard", || daemon.status()["guard"]["state"] == "running");
-        let guard = daemon.status()["guard"]["pid"].to_string();
+        let guard = daemon.guard().to_string();
         tasks.take(daemon.pid());
         tasks.limit("1");
         assert!(Command::new("kill").args(["-KILL", &guard]).status().unwrap().success());
@@ -138,7 +137,7 @@ isolated! {
             daemon.status()["vrrp"]["routers"].as_array().unwrap().len() == 2
         });
         tasks.limit("max");
-        wait("it has a guard again", || daemon.status()["guard"]["state"] == "running");
+        daemon.guard();
         assert!(daemon.stop().success());
         drop(daemon);
     }

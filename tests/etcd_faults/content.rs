@@ -71,7 +71,7 @@ fn a_restored_store_takes_nothing_away(
         (0..2).all(|gateway| held(&site, gateway) == "[\"2\",\"9\"]" && site.is_connected(gateway))
     });
     assert!(at("192.0.2.109")(&site) && at("192.0.2.112")(&site));
-    let (said, code) = site.check(0);
+    let (code, said) = site.check(0);
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("held: 2, 9") && said.contains("restored"), "{said}");
     // Through a restart, too.
@@ -108,7 +108,7 @@ fn a_restored_store_takes_nothing_away(
     site.change();
     site.listener.read();
     assert_eq!(site.listener.farewells, 1, "of the router that an operator let go");
-    wait("both are well", || site.check(0).1 == Some(0) && site.check(1).1 == Some(0));
+    wait("both are well", || site.check(0).0 == Some(0) && site.check(1).0 == Some(0));
     assert!(site.agrees());
     Some(format!("etcd restored in {}, nothing released", ms(restored)))
 }
@@ -126,7 +126,7 @@ fn garbage_deletions_and_lost_leases(test: &'static str, version: &'static str) 
     site.cluster.put("/havip/virtual_router/2/vips", "\u{1}\u{2}not an address");
     site.cluster.put("/havip/virtual_router/2/nonsense", "1");
     wait("it is named with key and revision", || {
-        let (said, code) = site.check(0);
+        let (code, said) = site.check(0);
         code == Some(4) && said.contains("/havip/virtual_router/2/vips (revision ")
     });
     site.cluster.put("/havip/virtual_router/3/vips_excluded", "203.0.113.3");
@@ -134,7 +134,7 @@ fn garbage_deletions_and_lost_leases(test: &'static str, version: &'static str) 
     assert!(site.gateways.iter().any(|(host, _)| host.has(&vip("2"))), "the last good form");
     site.cluster.del("/havip/virtual_router/2/nonsense");
     site.cluster.put("/havip/virtual_router/2/vips", &vip("2"));
-    wait("all is well again", || site.check(0).1 == Some(0) && site.check(1).1 == Some(0));
+    wait("all is well again", || site.check(0).0 == Some(0) && site.check(1).0 == Some(0));
 
     // A lease that somebody revokes, a status and a gateway key that somebody deletes.
     let lease = |site: &Site| -> i64 {
@@ -188,7 +188,7 @@ fn a_bad_router_keeps_its_last_good_form_and_the_others_follow(
             keys.iter().map(|(key, _)| site.cluster.get(key)).collect();
         keys.iter().for_each(|(key, value)| site.cluster.put(key, value));
         wait(what, || {
-            let (said, code) = site.check(0);
+            let (code, said) = site.check(0);
             code == Some(4) && said.contains(named)
         });
         let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
@@ -206,7 +206,7 @@ fn a_bad_router_keeps_its_last_good_form_and_the_others_follow(
                 None => site.cluster.del(key),
             }
         }
-        wait("all is well again", || site.check(0).1 == Some(0) && site.check(1).1 == Some(0));
+        wait("all is well again", || site.check(0).0 == Some(0) && site.check(1).0 == Some(0));
     }
     site.is_calm();
     Some("8 kinds of mistakes, none of them moved a VIP".to_owned())

@@ -66,7 +66,7 @@ fn a_majority_that_is_frozen_and_returns(
     site.cluster.stop(1);
     wait("both notice", || !site.is_connected(0) && !site.is_connected(1));
     let noticed = clock::now().since(begin);
-    let (said, code) = site.check(0);
+    let (code, said) = site.check(0);
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("not connected for"), "{said}");
     site.listener.forget();
@@ -98,7 +98,7 @@ fn all_members_killed_and_back(test: &'static str, version: &'static str) -> Opt
                 .is_some_and(|all| all.len() == usize::from(ROUTERS))
     });
     let started = clock::now().since(begin);
-    let (said, code) = site.check(backup);
+    let (code, said) = site.check(backup);
     assert_eq!(code, Some(4), "{said}");
     site.listener.forget();
     wait("adverts go on", || site.listener.heard(1) >= 10);

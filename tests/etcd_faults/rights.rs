@@ -32,7 +32,7 @@ fn a_right_that_is_taken_away_and_given_back(
         site.store(0)["error"].as_str().is_some_and(|error| error.contains("permission denied"))
     });
     let noticed = clock::now().since(begin);
-    let (said, code) = site.check(0);
+    let (code, said) = site.check(0);
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("permission denied"), "{said}");
     site.listener.forget();
@@ -65,7 +65,7 @@ fn a_full_database_and_a_failover_meanwhile(
     wait("what is not written is said", || {
         site.store(after)["refused"].to_string().contains("database full")
     });
-    let (said, code) = site.check(after);
+    let (code, said) = site.check(after);
     assert_eq!(code, Some(4), "{said}");
     assert!(site.is_connected(after), "reading goes on");
     let begin = clock::now();
@@ -75,7 +75,7 @@ fn a_full_database_and_a_failover_meanwhile(
         site.cluster.dump("/havip/vRouterGateway/").values().all(|value| *value == own)
     });
     let written = clock::now().since(begin);
-    wait("and well", || site.check(after).1 == Some(0));
+    wait("and well", || site.check(after).0 == Some(0));
     Some(format!("written {} after the alarm was disarmed", ms(written)))
 }
 

@@ -29,6 +29,26 @@ impl Daemon {
         serde_json::from_slice(&last.unwrap().unwrap()).unwrap()
     }
 
+    /// The code that `havip status --check` ends with, and what it says.
+    pub fn check(&self) -> (Option<i32>, String) {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
+        program.args(["status", "--check", "--run-dir"]).arg(self.socket.parent().unwrap());
+        let output = program.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// Its guard's process number, once that is ready.
+    #[track_caller]
+    pub fn guard(&self) -> u64 {
+        let mut guard = serde_json::Value::Null;
+        let ready = holds_within(LIMIT, || {
+            guard = self.status()["guard"].clone();
+            guard["state"] == "running"
+        });
+        assert!(ready, "{guard}\n{}", self.log());
+        guard["pid"].as_u64().unwrap()
+    }
+
     /// State of its first router.
     pub fn state(&self) -> String {
         self.status()["vrrp"]["routers"][0]["state"].as_str().unwrap_or("none").to_owned()

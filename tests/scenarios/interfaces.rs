@@ -26,7 +26,7 @@ isolated! {
         let why = "eth0 is a port of bridge brx";
         wait("the backup says why", || not_ready(&second).contains(why));
         assert_eq!(second.state(), "initialize");
-        assert_eq!(check(&second).0, Some(4));
+        assert_eq!(second.check().0, Some(4));
         b.run_ip("link set eth0 nomaster");
         second.wait_for("backup");
         let heard = counter(&second, "adverts_received");
@@ -164,14 +164,14 @@ isolated! {
         for (mtu, count) in [(576, 63), (100, 182)] {
             a.run_ip(&format!("link set eth0 mtu {mtu}"));
             wait("it is told", || daemon.log().contains(&told(count)));
-            let (code, text) = check(&daemon);
+            let (code, text) = daemon.check();
             assert_eq!(code, Some(4), "{text}");
             assert!(text.contains(&told(count)), "{text}");
             assert_eq!(daemon.state(), "active");
         }
         a.run_ip("link set eth0 mtu 1500");
         wait("the end of it is told", || daemon.log().contains("every VIP fits into an advert"));
-        assert!(!check(&daemon).1.contains("do not fit"));
+        assert!(!daemon.check().1.contains("do not fit"));
     }
 }
 

@@ -68,14 +68,6 @@ impl Pair {
     }
 }
 
-/// What `havip status --check` says of a daemon, and the code that it ends with.
-fn check(daemon: &Daemon) -> (Option<i32>, String) {
-    let run_dir = daemon.socket.parent().unwrap();
-    let mut program = Command::new(env!("CARGO_BIN_EXE_havip"));
-    let output = program.args(["status", "--check", "--run-dir"]).arg(run_dir).output().unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap())
-}
-
 /// What the status shows of its first router.
 fn router(daemon: &Daemon) -> Value {
     daemon.status()["vrrp"]["routers"][0].clone()

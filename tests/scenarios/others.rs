@@ -128,7 +128,7 @@ isolated! {
             assert_eq!(shown(&daemon, "192.0.2.77").0, "present");
             daemon.wait_for_log("2001:db8::1/64 (permanent) is on eth0 and not from havip");
             if guard {
-                wait("the guard is ready", || daemon.status()["guard"]["state"] == "running");
+                daemon.guard();
             }
             daemon.kill();
             wait("what was ours is gone", || {

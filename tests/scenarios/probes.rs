@@ -34,7 +34,7 @@ isolated! {
             })
         });
         daemon.wait_for_log("two hosts have it");
-        assert_eq!(check(&daemon).0, Some(4));
+        assert_eq!(daemon.check().0, Some(4));
     }
 }
 
@@ -54,7 +54,7 @@ isolated! {
             wait("the first has it alone", || a.has(VIP) && !b.has(VIP));
         }
         for daemon in [&first, &second] {
-            assert_eq!(check(daemon), (Some(0), String::new()));
+            assert_eq!(daemon.check(), (Some(0), String::new()));
             assert!(!daemon.log().contains("two hosts have it"), "{}", daemon.log());
         }
     }

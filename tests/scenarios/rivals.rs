@@ -14,7 +14,7 @@ isolated! {
             second.wait_for("backup");
             wait("the first has it alone", || a.has(VIP) && !b.has(VIP));
             for daemon in [&first, &second] {
-                assert_eq!(check(daemon), (Some(0), String::new()), "round {round}");
+                assert_eq!(daemon.check(), (Some(0), String::new()), "round {round}");
                 assert!(!daemon.log().contains("two hosts have it"), "{}", daemon.log());
             }
         }
@@ -40,7 +40,7 @@ isolated! {
         let first = start(&a, 150, &more);
         wait("it gives way", || counter_of(&first, "gave_way") > 0);
         wait("the other has all", || second.state() == "active" && b.has(VIP) && b.has(VIP6));
-        let (code, text) = check(&first);
+        let (code, text) = first.check();
         assert_eq!(code, Some(4));
         assert!(text.contains(VIP6) && text.contains("IPv6 seems to be disabled"), "{text}");
         wait("it tried again", || counter_of(&first, "gave_way") > 2);
@@ -61,7 +61,7 @@ isolated! {
         let sent = counter(&daemon, "adverts_sent");
         wait("it goes on", || counter(&daemon, "adverts_sent") > sent + 30);
         assert_eq!(counter(&daemon, "gave_way"), 1);
-        let (code, text) = check(&daemon);
+        let (code, text) = daemon.check();
         assert!(code == Some(4) && text.contains("nobody else took over"), "{text}");
     }
 }
@@ -107,7 +107,7 @@ isolated! {
         let sent = counter(&first, "adverts_sent");
         wait("many intervals pass", || counter(&first, "adverts_sent") > sent + 5);
         assert!(second.state() == "backup" && !b.has(VIP));
-        let (code, text) = check(&second);
+        let (code, text) = second.check();
         assert!(code == Some(4) && text.contains("under VRID 51"), "{text}");
         assert!(text.contains("51 there, 52 here") && text.contains("192.0.2.1 "), "{text}");
         // What holds it back is over with the other.
@@ -133,7 +133,7 @@ isolated! {
         wait("each has its own", || a.has("192.0.2.151") && b.has("192.0.2.171"));
         for daemon in [&first, &second] {
             wait("it hears the other", || counter(daemon, "foreign_cluster") > 10);
-            let (code, text) = check(daemon);
+            let (code, text) = daemon.check();
             assert!(code == Some(4) && text.contains("another cluster on this link"), "{text}");
             assert_eq!(counter(daemon, "master_transitions"), 1);
         }
@@ -148,8 +148,8 @@ isolated! {
             let (address, device) = (format!("{VIP}/{length}"), format!("dev {interface}"));
             b.run_ip(&format!("addr add {address} {device}"));
             let command = format!("ip addr del {address} {device}");
-            wait("the backup names it", || check(&second).1.contains(&command));
-            assert_eq!(check(&second).0, Some(4));
+            wait("the backup names it", || second.check().1.contains(&command));
+            assert_eq!(second.check().0, Some(4));
             second.wait_for_log(&command);
             if interface == "eth0" {
                 // Whatever it asks the LAN, it asks from the VIP now.
@@ -160,12 +160,12 @@ isolated! {
                 };
                 wait("the active gateway names it", || {
                     b.within(says);
-                    check(&first).1.contains("two hosts have it")
+                    first.check().1.contains("two hosts have it")
                 });
-                assert!(check(&first).1.contains(&b.mac().to_string()));
+                assert!(first.check().1.contains(&b.mac().to_string()));
             }
             b.run_ip(&command["ip ".len()..]);
-            wait("the backup is well", || check(&second) == (Some(0), String::new()));
+            wait("the backup is well", || second.check() == (Some(0), String::new()));
         }
         assert!(a.has(VIP) && !b.has(VIP));
         assert_eq!((first.state(), second.state()), ("active".into(), "backup".into()));
@@ -190,8 +190,8 @@ isolated! {
         let (first, second) = (start(&a, 150, ""), start(&b, 100, ""));
         for daemon in [&first, &second] {
             daemon.wait_for("active");
-            wait("it is told", || check(daemon).1.contains("rp_filter"));
-            assert_eq!(check(daemon).0, Some(4));
+            wait("it is told", || daemon.check().1.contains("rp_filter"));
+            assert_eq!(daemon.check().0, Some(4));
         }
     }
 }
@@ -210,14 +210,14 @@ isolated! {
         let second = start(&b, 100, "");
         second.wait_for("active");
         wait("the one with precedence says so", || {
-            let (code, text) = check(&first);
+            let (code, text) = first.check();
             code == Some(4) && text.contains("192.0.2.2 is active as well")
         });
-        wait("the other hears its announcements", || check(&second).1.contains("protocol 112"));
+        wait("the other hears its announcements", || second.check().1.contains("protocol 112"));
         nft(&b, &["delete table ip deaf"]);
         second.wait_for("backup");
         wait("both are well", || {
-            [&first, &second].iter().all(|daemon| check(daemon) == (Some(0), String::new()))
+            [&first, &second].iter().all(|daemon| daemon.check() == (Some(0), String::new()))
         });
     }
 }
@@ -234,7 +234,7 @@ isolated! {
         first.wait_for("active");
         let second = start(&b, 100, "");
         wait("the backup names the other", || {
-            let (code, text) = check(&second);
+            let (code, text) = second.check();
             code == Some(4) && text.contains(&a.mac().to_string()) && text.contains("192.0.2.1 as")
         });
         wait("the active one names the backup", || {
@@ -243,7 +243,7 @@ isolated! {
                 let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
                 let _ = socket.send_to(b"?", "192.0.2.250:9");
             });
-            check(&first).1.contains(&b.mac().to_string())
+            first.check().1.contains(&b.mac().to_string())
         });
     }
 }

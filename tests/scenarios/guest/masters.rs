@@ -97,7 +97,7 @@ on_its_own_kernel! {
             take(&b);
             wait("the backup says why", || says_why(&second));
             assert_eq!(both(&second, "state"), ["initialize", "initialize"]);
-            assert_eq!(check(&second).0, Some(4));
+            assert_eq!(second.check().0, Some(4));
             release(&b);
             wait_both_hear(&second);
             delete(&b);
