@@ -126,7 +126,16 @@ fn not_well(status: &Value) -> Vec<String> {
             }
         }
     }
+    found.extend(not_sent(vrrp));
     found
+}
+
+/// Interfaces through which packets cannot be sent: each once, whatever families it has.
+fn not_sent(vrrp: &Value) -> std::collections::BTreeSet<String> {
+    let told = |port| {
+        Some(format!("interface {}: {}", text(port, "interface"), port["not_sent"].as_str()?))
+    };
+    list(&vrrp["ports"]).filter_map(told).collect()
 }
 
 /// What is not as it should be with one router: what, and in which words.
@@ -292,6 +301,9 @@ fn render(status: &Value) -> String {
         if port["send_errors"].as_u64().unwrap_or(0) > 0 {
             tell("not sent", &format!("{} {}", text(port, "interface"), port["send_errors"]));
         }
+    }
+    for told in not_sent(vrrp) {
+        tell("not sent", &told);
     }
     let guard = &status["guard"];
     let process = guard["pid"].as_u64().map_or_else(String::new, |pid| format!(", process {pid}"));

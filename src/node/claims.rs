@@ -79,6 +79,15 @@ pub(super) enum Done {
     Failed(Op, Errno),
 }
 
+/// How often a wanted address was lost.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    /// Until when its losses last at [`LOSS_PACE`].
+    until: Instant,
+    /// It is not known to be back.
+    is_away: bool,
+}
+
 /// What it means that an address went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
@@ -112,8 +121,8 @@ pub(super) struct Claims {
     doubtful: BTreeSet<(Place, Lane)>,
     pauses: Pauses,
     added_at: BTreeMap<Place, Instant>,
-    /// Until when the losses of a wanted address last at [`LOSS_PACE`].
-    losses: BTreeMap<Place, Instant>,
+    /// Wanted addresses that were lost.
+    losses: BTreeMap<Place, Loss>,
 }
 
 impl Claims {
@@ -430,9 +439,16 @@ impl Claims {
         if !wanted {
             return Lost::Unwanted;
         }
-        let until = self.losses.entry(place).or_insert(now);
-        *until = (*until).max(now) + LOSS_PACE;
-        if until.since(now) >= FIGHT { Lost::Fought } else { Lost::Wanted }
+        let loss = self.losses.entry(place).or_insert(Loss { until: now, is_away: true });
+        loss.until = loss.until.max(now) + LOSS_PACE;
+        loss.is_away = true;
+        if loss.until.since(now) >= FIGHT { Lost::Fought } else { Lost::Wanted }
+    }
+
+    /// A wanted address is there; returns whether it had been lost.
+    pub(super) fn regained(&mut self, place: &Place) -> bool {
+        let loss = self.losses.get_mut(place);
+        loss.is_some_and(|loss| std::mem::take(&mut loss.is_away))
     }
 
     /// Frees places whose pause is over.

@@ -64,7 +64,15 @@ impl Node {
         adverts: &[RouterId],
         out: &mut Actions,
     ) {
-        let total = self.ports.send_failed(index, count);
+        // Who lost its link or its address says so as far as that goes: nobody hears it, nor needs to.
+        let is_expected = |id: &&RouterId| errno.is_lost_link() && self.cannot_speak(**id);
+        let expected =
+            u32::try_from(adverts.iter().filter(is_expected).count()).unwrap_or(u32::MAX);
+        let count = count.saturating_sub(expected);
+        if count == 0 {
+            return;
+        }
+        let total = self.ports.send_failed(now, index, errno, count);
         if let Some(link) = self.links.link(index) {
             let interface = link.name.clone();
             self.notice(now, Notice::SendFailed { interface, errno, count: total }, out);
@@ -88,6 +96,20 @@ impl Node {
                 self.give_way(now, *id, NotReady::SendFails(errno), UNSENT_PAUSE, out);
             }
         }
+    }
+
+    /// Whether a router has stopped since its link, or its address there, is gone.
+    fn cannot_speak(&self, id: RouterId) -> bool {
+        let why = self.entries.get(&id).and_then(|entry| entry.not_ready.as_ref());
+        matches!(
+            why,
+            Some(
+                NotReady::NoInterface
+                    | NotReady::LinkDown
+                    | NotReady::NoCarrier
+                    | NotReady::NoAddress
+            )
+        )
     }
 
     /// An advert is about to be sent: the one before went, unless that was heard of.

@@ -254,6 +254,13 @@ impl Errno {
     pub const fn is_lasting(self) -> bool {
         matches!(self.0, 1 | 13 | 22 | 95 | 97)
     }
+
+    /// Whether it says that the link, or what is needed there, is gone: ENXIO, ENODEV, EADDRNOTAVAIL,
+    /// ENETDOWN, ENETUNREACH.
+    #[must_use]
+    pub const fn is_lost_link(self) -> bool {
+        matches!(self.0, 6 | 19 | 99..=101)
+    }
 }
 
 /// Sockets of one interface and family that a router needs.

@@ -16,7 +16,7 @@ use crate::wire::vrrp::{Centis, Discard, Version, Vrid};
 use crate::wire::{Family, Mac};
 
 pub(super) use limits::Limits;
-pub(super) use words::{CannotPlace, Conflict, DoesNotYield, Foreign, OwnAddress, Stray};
+pub(super) use words::{CannotPlace, Conflict, DoesNotYield, Foreign, NotSent, OwnAddress, Stray};
 
 /// How loud a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,8 +109,8 @@ pub enum Notice {
         /// How many so far.
         count: u64,
     },
-    /// A VIP is gone, by another hand or since it expired while all stood still; it is put back.
-    Restoring {
+    /// A VIP was gone, by another hand or since it expired while all stood still; it is back.
+    Restored {
         /// Whose.
         router: RouterName,
         /// Which.
@@ -359,7 +359,7 @@ impl Notice {
             | Self::Overrun
             | Self::Overslept { .. }
             | Self::Reannounced { .. }
-            | Self::Restoring { .. }
+            | Self::Restored { .. }
             | Self::SourceChanged { .. }
             | Self::UnfitVip { .. } => Level::Warn,
             Self::HeldByOther { owner: true, .. }

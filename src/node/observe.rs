@@ -95,13 +95,14 @@ impl Node {
                 self.stray_touched(now, place, out);
                 let removed = matches!(change, Change::AddressGone { .. });
                 match removed.then(|| self.claims.lost(now, place, ours, &self.links)) {
-                    Some(Lost::Wanted) => self.restoring(now, &place, out),
+                    // Told once it is back: what goes with its link does not come back.
+                    Some(Lost::Wanted) => {}
                     Some(Lost::Fought) => self.fights(now, &place, out),
                     Some(Lost::Vacated) => self.vacated(now, &host(place), out),
                     Some(Lost::Unwanted) | None => {
                         self.claims.look(place, &self.links);
                         if appeared {
-                            self.is_back(place);
+                            self.is_back(now, place, out);
                         }
                     }
                 }
@@ -122,22 +123,27 @@ impl Node {
 
     /// A place that was empty is not any more: someone removed the address, and a renewal under
     /// way brought it back. That one's answer does not tell that it was gone.
-    fn is_back(&mut self, place: Place) {
+    fn is_back(&mut self, now: Instant, place: Place, out: &mut Actions) {
         let place = host(place);
         if self.links.place_of(place.0, place.1.ip).is_some()
             && self.claims.claim_on(&place).is_some()
             && !self.claims.is_adding(&place)
         {
             self.announcer.start(place);
+            self.restored(now, &place, out);
         }
     }
 
-    fn restoring(&mut self, now: Instant, place: &Place, out: &mut Actions) {
+    /// Says so if an address that is there had been lost.
+    fn restored(&mut self, now: Instant, place: &Place, out: &mut Actions) {
+        if !self.claims.regained(place) {
+            return;
+        }
         let Some(claim) = self.claims.claim_on(place) else { return };
         let Some(entry) = self.entries.get_mut(&claim.router) else { return };
         entry.counters.restored += 1;
         let router = entry.router.config().name.clone();
-        self.notice(now, Notice::Restoring { router, address: place.1 }, out);
+        self.notice(now, Notice::Restored { router, address: place.1 }, out);
     }
 
     fn vacated(&mut self, now: Instant, place: &Place, out: &mut Actions) {
@@ -185,7 +191,7 @@ impl Node {
         }
         self.claims.look_at_all(&self.links);
         for place in missing {
-            self.is_back(place);
+            self.is_back(now, place, out);
         }
         // Nor is what a renewal brought back before the loss was heard of known from any of these.
         self.announcer.again(now);
@@ -213,6 +219,7 @@ impl Node {
                 Done::Added(place) => {
                     if let Some(router) = self.claims.claim_on(&place).map(|claim| claim.router) {
                         self.announcer.start(place);
+                        self.restored(now, &place, out);
                         self.placed(router);
                     }
                 }

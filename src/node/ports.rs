@@ -14,6 +14,11 @@ use crate::wire::{Family, IfIndex};
 /// Pause after sockets could not be opened.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long a packet that was not sent counts: announcements are repeated each minute.
+const UNSENT_SHOWN: Duration = Duration::from_secs(90);
+/// From how long on that is no matter of a moment.
+const UNSENT_LASTS: Duration = Duration::from_millis(500);
+
 /// Adverts of one VRID are looked at for the addresses of routers of another VRID at most once in
 /// this time: others' may be many, and may have 255 addresses each.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -66,7 +71,24 @@ pub(super) struct Ports {
     /// Those that failed, by when they are tried again.
     retries: BTreeSet<(Instant, Port)>,
     pub(super) counters: BTreeMap<Port, PortCounters>,
-    pub(super) send_errors: BTreeMap<IfIndex, u64>,
+    pub(super) send_errors: BTreeMap<IfIndex, Unsent>,
+}
+
+/// Packets of all kinds that could not be sent through a link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unsent {
+    pub(super) count: u64,
+    pub(super) errno: Errno,
+    /// The first and the last one, of those without a long time between them.
+    since: Instant,
+    pub(super) at: Instant,
+}
+
+impl Unsent {
+    /// Whether that goes on: a full queue for a moment does not.
+    pub(super) fn goes_on(&self, now: Instant) -> bool {
+        now.since(self.at) < UNSENT_SHOWN && self.at.since(self.since) >= UNSENT_LASTS
+    }
 }
 
 impl Ports {
@@ -198,13 +220,25 @@ impl Ports {
 
     /// Counts packets that could not be sent; returns all of that link so far. Of a link that is
     /// left by now nobody asks.
-    pub(super) fn send_failed(&mut self, index: IfIndex, count: u32) -> u64 {
+    pub(super) fn send_failed(
+        &mut self,
+        now: Instant,
+        index: IfIndex,
+        errno: Errno,
+        count: u32,
+    ) -> u64 {
+        let count = u64::from(count);
         if !self.is_used(index) {
-            return u64::from(count);
+            return count;
         }
-        let total = self.send_errors.entry(index).or_default();
-        *total = total.saturating_add(u64::from(count));
-        *total
+        let fresh = Unsent { count: 0, errno, since: now, at: now };
+        let unsent = self.send_errors.entry(index).or_insert(fresh);
+        if now.since(unsent.at) >= UNSENT_SHOWN {
+            unsent.since = now;
+        }
+        (unsent.errno, unsent.at) = (errno, now);
+        unsent.count = unsent.count.saturating_add(count);
+        unsent.count
     }
 
     /// The counters of a port that is wanted.
@@ -225,6 +259,11 @@ impl Ports {
     /// Whether this port is wanted: packets of others are leftovers in a queue.
     pub(super) fn is_wanted(&self, port: Port) -> bool {
         self.ports.get(&port).is_some_and(|slot| slot.users > 0)
+    }
+
+    /// Those that are.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = Port> {
+        self.ports.iter().filter(|(_, slot)| slot.users > 0).map(|(port, _)| *port)
     }
 
     /// Whether a port of this link is.

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::claims::Holder;
 use super::entry::{Counters, Entry};
-use super::notice::{CannotPlace, Conflict, DoesNotYield, Foreign, OwnAddress, Stray};
+use super::kernel::Port;
+use super::notice::{CannotPlace, Conflict, DoesNotYield, Foreign, NotSent, OwnAddress, Stray};
 use super::rivals::{Misconfigured, Rival};
 use super::router::{State, Waiting};
 use super::{Dump, Instant, Node, Phase};
@@ -124,6 +125,8 @@ pub struct PortStatus {
     pub malformed: u64,
     /// Packets that could not be sent through this interface, all kinds.
     pub send_errors: u64,
+    /// Why packets can still not be sent through it.
+    pub not_sent: Option<String>,
 }
 
 /// A router's state in short, for those who tell others.
@@ -147,27 +150,7 @@ impl Node {
             .filter_map(|id| self.entries.get(id))
             .map(|entry| self.router_status(now, entry))
             .collect();
-        let ports = self
-            .ports
-            .counters
-            .iter()
-            .map(|(port, counters)| PortStatus {
-                interface: self
-                    .links
-                    .link(port.index)
-                    .map_or_else(|| port.index.0.to_string(), |link| link.name.to_string()),
-                family: port.family.to_string(),
-                discarded: counters
-                    .discarded
-                    .iter()
-                    .map(|(reason, count)| (reason.name(), *count))
-                    .collect(),
-                unknown_vrid: counters.unknown_vrid,
-                unicast: counters.unicast,
-                malformed: counters.malformed,
-                send_errors: self.ports.send_errors.get(&port.index).copied().unwrap_or(0),
-            })
-            .collect();
+        let ports = self.ports.wanted().map(|port| self.port_status(now, port)).collect();
         NodeStatus {
             phase: match self.phase {
                 Phase::Reading => "reading",
@@ -311,6 +294,23 @@ impl Node {
             not_advertised: if entry.mtu > 0 { entry.not_advertised() } else { 0 },
             address_lifetime: entry.lifetime,
             counters: entry.counters.clone(),
+        }
+    }
+
+    fn port_status(&self, now: Instant, port: Port) -> PortStatus {
+        let counters = self.ports.counters.get(&port).cloned().unwrap_or_default();
+        let unsent = self.ports.send_errors.get(&port.index);
+        let name = self.links.link(port.index).map(|link| link.name.to_string());
+        let not_sent = unsent.filter(|unsent| unsent.goes_on(now));
+        PortStatus {
+            interface: name.unwrap_or_else(|| port.index.0.to_string()),
+            family: port.family.to_string(),
+            discarded: counters.discarded.iter().map(|(why, count)| (why.name(), *count)).collect(),
+            unknown_vrid: counters.unknown_vrid,
+            unicast: counters.unicast,
+            malformed: counters.malformed,
+            send_errors: unsent.map_or(0, |unsent| unsent.count),
+            not_sent: not_sent.map(|of| NotSent(of.errno, now.since(of.at)).to_string()),
         }
     }
 

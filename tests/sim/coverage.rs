@@ -197,7 +197,7 @@ fn event(notice: &Notice) -> Option<&'static str> {
         Notice::NotReady { why: NotReady::NoCarrier, .. } => "no carrier",
         Notice::NotReady { why: NotReady::NoInterface, .. } => "no interface",
         Notice::Overrun => "overrun",
-        Notice::Restoring { .. } => "restoring",
+        Notice::Restored { .. } => "restoring",
         Notice::SendFailed { .. } => "send failed",
         Notice::Vacated { .. } => "vacated",
         _ => return None,

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::super::kernel::{Change, Link, Verb};
 use super::super::testing::{Bench, ETH0, advert, link, router};
-use super::super::{Event, Via};
+use super::super::{Action, Event, Via};
 use super::*;
 use crate::config::{Prefix, Router};
 
@@ -73,6 +73,89 @@ fn a_router_whose_adverts_cannot_be_sent_gives_way_and_is_back_when_they_can() {
     assert_eq!((bench.router().state, bench.router().counters.gave_way), ("initialize", 2));
     bench.pass(Duration::from_secs(20));
     assert_eq!((bench.router().state, bench.router().counters.gave_way), ("active", 2));
+}
+
+#[test]
+fn a_farewell_through_a_link_that_is_gone_is_no_failure_and_any_other_is_one() {
+    const ENETUNREACH: Errno = Errno(101);
+    let gone = |prefix: &str, len| {
+        let prefix = Prefix { ip: prefix.parse().unwrap(), len };
+        Event::Kernel(Change::AddressGone { index: ETH0, prefix })
+    };
+    let down = || Event::Kernel(Change::Link(Link { up: false, running: false, ..link(ETH0) }));
+    for (event, errno, told) in [
+        (down(), ENETUNREACH, 0),
+        (carrier(false), Errno(100), 0),
+        (gone("10.0.0.201", 24), ENETUNREACH, 0),
+        (down(), EPERM, 1),
+    ] {
+        let mut bench = active(|_| ());
+        bench.event(event);
+        let ids = adverts(&bench);
+        assert_eq!((ids.len(), bench.router().state), (1, "initialize"));
+        bench.event(Event::SendFailed { index: ETH0, errno, count: 1, adverts: ids.clone() });
+        let failed = |notice: &&Notice| matches!(notice, Notice::SendFailed { .. });
+        assert_eq!(bench.actions.notices.iter().filter(failed).count(), told);
+        // What goes with it and is no farewell is one.
+        bench.now = bench.now + Duration::from_secs(2);
+        bench.event(Event::SendFailed { index: ETH0, errno: Errno(105), count: 2, adverts: ids });
+        assert_eq!(bench.actions.notices.iter().filter(failed).count(), 1);
+    }
+    let mut bench = active(|_| ());
+    let ids = next_advert(&mut bench);
+    let event = Event::SendFailed { index: ETH0, errno: ENETUNREACH, count: 1, adverts: ids };
+    bench.event(event);
+    assert_eq!(bench.actions.notices.len(), 1, "an active router's advert is no farewell");
+}
+
+#[test]
+fn packets_that_cannot_be_sent_show_in_the_status_as_long_as_that_goes_on() {
+    let mut bench = active(|_| ());
+    let shown = |bench: &Bench| bench.node.status(bench.now).ports[0].not_sent.clone();
+    let fails = |bench: &mut Bench| {
+        let adverts = Vec::new();
+        bench.event(Event::SendFailed { index: ETH0, errno: Errno(105), count: 1, adverts });
+    };
+    // A full queue for a moment is no state.
+    fails(&mut bench);
+    fails(&mut bench);
+    assert_eq!(shown(&bench), None);
+    bench.pass(Duration::from_secs(60));
+    assert_eq!(shown(&bench), None);
+    fails(&mut bench);
+    assert!(shown(&bench).is_some_and(|why| why.contains("ENOBUFS") && why.contains("ARP")));
+    bench.pass(Duration::from_secs(91));
+    assert_eq!(shown(&bench), None, "it is over");
+    fails(&mut bench);
+    assert_eq!(shown(&bench), None);
+    assert_eq!(bench.node.status(bench.now).ports[0].send_errors, 4, "all are counted");
+}
+
+#[test]
+fn a_vip_that_goes_with_its_link_was_taken_away_by_nobody() {
+    let vip = Prefix::host([10, 0, 0, 51].into());
+    let gone = Event::Kernel(Change::AddressGone { index: ETH0, prefix: vip });
+    let restored = |bench: &Bench| {
+        let restored = |notice: &&Notice| matches!(notice, Notice::Restored { .. });
+        bench.actions.notices.iter().filter(restored).count()
+    };
+    // The kernel takes IPv6 addresses away before it says that the link is down.
+    let mut bench = active(|_| ());
+    bench.event(gone.clone());
+    assert_eq!(restored(&bench), 0);
+    bench.event(Event::Kernel(Change::Link(Link { up: false, running: false, ..link(ETH0) })));
+    assert_eq!(restored(&bench), 0);
+    bench.settle();
+    bench.pass(Duration::from_secs(5));
+    assert_eq!((bench.router().state, bench.router().counters.restored), ("initialize", 0));
+    // One that is removed alone is put back, and that is told.
+    let mut bench = active(|_| ());
+    bench.event(gone);
+    bench.timeout();
+    let [Action::Apply(ops)] = &bench.actions.kernel[..] else { panic!("not put back") };
+    let results = ops.iter().map(|_| Ok(())).collect();
+    bench.event(Event::Applied(results));
+    assert_eq!((restored(&bench), bench.router().counters.restored), (1, 1));
 }
 
 #[test]

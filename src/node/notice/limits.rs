@@ -124,7 +124,7 @@ fn key(notice: &Notice) -> Option<Key> {
             };
             of(5, router.as_str(), same)
         }
-        Notice::Restoring { router, .. } => of(6, router.as_str(), how(0)),
+        Notice::Restored { router, .. } => of(6, router.as_str(), how(0)),
         Notice::Overslept { router, .. } => of(7, router.as_str(), how(0)),
         Notice::SendFailed { interface, errno, .. } => of(8, interface.as_str(), by_errno(errno)),
         Notice::AddressFailed { errno, .. } => of(9, "", by_errno(errno)),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Difference, Mismatch, NotReady, Notice};
 use crate::config::{IfName, Prefix};
@@ -55,9 +56,9 @@ impl fmt::Display for Notice {
                 write!(f, "{interface}: discarded {count} {family} packet(s), {reason}")?;
                 src.map_or(Ok(()), |src| write!(f, ", the last one from {src}"))
             }
-            Self::Restoring { router, address } => {
+            Self::Restored { router, address } => {
                 let how = "was removed, or expired while this process stood still";
-                write!(f, "({router}) {address} {how}; putting it back")
+                write!(f, "({router}) {address} {how}; it was put back")
             }
             Self::AddressFailed { address, interface, doing, errno } => {
                 write!(f, "cannot {doing} {address}")?;
@@ -238,6 +239,22 @@ impl fmt::Display for DoesNotYield<'_> {
              gateway; look there for a firewall rule that drops IP protocol 112, for rp_filter, \
              and for a switch that does not pass multicast",
             self.0
+        )
+    }
+}
+
+/// Packets that cannot be sent, in words: why, and how long ago that was last tried.
+pub(in crate::node) struct NotSent(pub(in crate::node) Errno, pub(in crate::node) Duration);
+
+impl fmt::Display for NotSent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(errno, ago) = self;
+        write!(
+            f,
+            "packets cannot be sent, the last time {} s ago: {errno}; look for a firewall rule, or a full \
+             queue or table, that stops IP protocol 112, ARP or neighbour advertisements: without \
+             the latter, hosts do not learn which gateway has the VIPs",
+            ago.as_secs()
         )
     }
 }

@@ -75,7 +75,7 @@ impl Watch {
             Kind::Stranger,
             Kind::Others,
         ];
-        let said = turn.notices.iter().find(|said| matches!(said, Notice::Restoring { .. }));
+        let said = turn.notices.iter().find(|said| matches!(said, Notice::Restored { .. }));
         match said.filter(|_| !self.ever(&CAUSES, turn.machine)) {
             Some(said) => Err(format!("machine {}: nobody did: {said}", turn.machine)),
             None => Ok(()),
