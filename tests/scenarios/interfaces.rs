@@ -237,3 +237,51 @@ isolated! {
         daemon.wait_for("active");
     }
 }
+
+isolated! {
+    fn what_goes_with_a_link_or_its_ipv6_is_told_neither_as_removed_nor_as_unsent() {
+        let vips = ["fe80::51", "2001:db8::51"];
+        let ends = [
+            ("ip link set eth0 down", "its interface is down"),
+            ("ip link set eth0 mtu 1200", "no address to send from"),
+            ("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "no address to send from"),
+            ("ip link del eth0", "its interface does not exist"),
+        ];
+        let mut lan = Lan::new();
+        for (end, why) in ends {
+            let a = lan.host();
+            let keys = "vips = [\"fe80::51\", \"2001:db8::51\"]\nadvert_interval = 0.1";
+            let mut daemon = a.daemon(&a.router("51", keys));
+            daemon.wait_for("active");
+            wait("its VIPs are there", || vips.iter().all(|vip| a.has(vip)));
+            let status = a.within(|| Command::new("sh").args(["-c", end]).status().unwrap());
+            assert!(status.success(), "{end}");
+            wait("it says why", || not_ready(&daemon).contains(why));
+            assert!(daemon.stop().success());
+            let log = daemon.log();
+            for wrong in ["not sent", "put back", "cannot "] {
+                assert!(!log.contains(wrong), "{end}: {log}");
+            }
+        }
+    }
+}
+
+isolated! {
+    fn announcements_that_cannot_be_sent_are_told_by_a_check() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        nft(&a, &[
+            "add table netdev t",
+            "add chain netdev t e { type filter hook egress device eth0 priority 0 ; }",
+            "add rule netdev t e ether type arp drop",
+        ]);
+        let daemon = a.daemon(&a.router("51", &format!("vips = [\"{VIP}\"]\nadvert_interval = 0.1")));
+        daemon.wait_for("active");
+        wait("it is told", || {
+            let (code, text) = daemon.check();
+            code == Some(4) && text.contains("interface eth0: packets cannot be sent")
+        });
+        assert_eq!(daemon.state(), "active", "its adverts go");
+        assert_eq!(daemon.status()["vrrp"]["ports"][0]["interface"], "eth0");
+    }
+}

@@ -173,6 +173,54 @@ isolated! {
 }
 
 isolated! {
+    fn a_boxs_own_ipv6_address_that_is_a_vip_is_not_to_be_removed_and_a_left_one_is() {
+        let mut lan = Lan::new();
+        let (a, b) = (lan.host(), lan.host());
+        let keys = |priority: u8| {
+            let vips = "vips = [\"fe80::51\", \"2001:db8::51\"]";
+            format!("{vips}\nadvert_interval = 0.2\npriority = {priority}")
+        };
+        let first = a.daemon(&a.router("51", &keys(150)));
+        first.wait_for("active");
+        b.run_ip("addr add 2001:db8::51/64 dev eth0 nodad");
+        let second = b.daemon(&b.router("51", &keys(100)));
+        let own = "this box has no other address of its own in that subnet";
+        wait("it is the box's own", || second.check().1.contains(own));
+        assert!(second.log().contains(own) && !second.log().contains("ip addr del"));
+        b.run_ip("addr add 2001:db8::5/64 dev eth0 nodad");
+        let command = "ip addr del 2001:db8::51/64 dev eth0";
+        wait("it is one that is left", || second.check().1.contains(command));
+        b.run_ip(&command["ip ".len()..]);
+        wait("the backup is well", || second.check() == (Some(0), String::new()));
+    }
+}
+
+isolated! {
+    fn a_router_that_moves_to_an_interface_which_has_its_vip_already_has_no_conflict() {
+        let mut lan = Lan::new();
+        let a = lan.host();
+        lan.second_cable(&a);
+        a.run_ip("link set eth1 up");
+        a.run_ip("addr add 198.51.100.9/24 dev eth1");
+        a.run_ip(&format!("addr add {VIP}/32 dev eth1"));
+        let keys = format!("vips = [\"{VIP}\"]\nadvert_interval = 0.4");
+        let on = |interface: &str| {
+            a.config(&a.router("51", &keys)).replace("\"eth0\"", &format!("\"{interface}\""))
+        };
+        let daemon = a.daemon_of(&on("eth0"));
+        daemon.wait_for("active");
+        daemon.reload(&on("eth1"));
+        wait("it is active there", || {
+            let router = router(&daemon);
+            assert_eq!(router["conflict"], Value::Null);
+            router["interface"] == "eth1" && router["state"] == "active"
+        });
+        let log = daemon.log();
+        assert!(!log.contains("though this router is not active"), "{log}");
+    }
+}
+
+isolated! {
     fn gateways_of_different_subnets_behind_rp_filter_are_told_where_to_look() {
         let mut lan = Lan::new();
         let (a, b) = (lan.host(), lan.host());
