@@ -398,8 +398,9 @@ impl Claims {
                 self.added_at.remove(&place);
                 None
             }
-            // Another was faster, or an answer of ours was lost.
-            (Kind::Add, Err(Errno(EEXIST))) if self.holder(&place, links) != Holder::Nobody => {
+            // Another was faster, an answer of ours was lost, or a renewal under way brought it back:
+            // whatever kept this from being done, it is there, and hosts are to learn of it.
+            (Kind::Add, Err(_)) if self.holder(&place, links) != Holder::Nobody => {
                 Some(Done::Added(place))
             }
             (Kind::Add, Err(Errno(EEXIST))) if self.doubtful.insert(key) => {

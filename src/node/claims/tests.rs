@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{Prefix, Router};
 use crate::node::kernel::{Change, Snapshot};
+use crate::node::notice::Notice;
 use crate::node::testing::{Bench, ETH0, address, link, router};
 use crate::node::{Action, Event};
 
@@ -146,6 +147,25 @@ fn what_the_kernel_says_is_there_is_asked_for_and_left_alone() {
     bench.pass(Duration::from_secs(20));
     assert_eq!(verbs(&mut bench), []);
     assert!(bench.router().counters.announcements > 0, "it counts as there");
+}
+
+#[test]
+fn what_a_renewal_brought_back_is_announced_though_its_addition_failed() {
+    let mut bench = active(32);
+    let back = there(32, false, IFA_PROTO_HAVIP);
+    tell(&mut bench, back.clone());
+    bench.pass(Duration::from_secs(10));
+    let prefix = Prefix::host(VIP.into());
+    bench.event(Event::Kernel(Change::AddressGone { index: ETH0, prefix }));
+    bench.timeout();
+    assert!(matches!(request(&mut bench)[..], [Verb::Add { .. }]));
+    bench.event(Event::Kernel(back));
+    bench.timeout();
+    let before = bench.router().counters.announcements;
+    bench.event(Event::Applied(vec![Err(Errno(105))]));
+    assert!(matches!(bench.actions.notices[..], [Notice::Restored { .. }]));
+    bench.timeout();
+    assert_eq!(bench.router().counters.announcements, before + 1);
 }
 
 #[test]
