@@ -140,8 +140,12 @@ fn not_sent(vrrp: &Value) -> std::collections::BTreeSet<String> {
 
 /// What is not as it should be with one router: what, and in which words.
 fn told(router: &Value) -> impl Iterator<Item = (&'static str, &str)> {
-    let words =
-        [("not_ready", "not ready"), ("held_back", "held back"), ("unplaced", "without a VIP")];
+    let words = [
+        ("not_ready", "not ready"),
+        ("held_back", "held back"),
+        ("link_lost", "link lost"),
+        ("unplaced", "without a VIP"),
+    ];
     let words = words.map(|(key, what)| (what, &router[key]));
     let conflicts = list(&router["conflicts"]).map(|conflict| ("conflict", conflict));
     words.into_iter().chain(conflicts).filter_map(|(what, why)| Some((what, why.as_str()?)))

@@ -53,6 +53,8 @@ pub struct RouterStatus {
     /// Beside the active router that it knows, or is, there is one that is configured otherwise,
     /// or another host says that it has one of its VIPs. The first of `conflicts`.
     pub conflict: Option<String>,
+    /// Its link is lost, which an active router bears for its `carrier_delay`: until when.
+    pub link_lost: Option<String>,
     /// A VIP that the kernel does not take, which the router bears as nobody else took over.
     pub unplaced: Option<String>,
     /// Everybody else who has, or seems to have, what this router has: one text each.
@@ -272,6 +274,10 @@ impl Node {
                     ""
                 };
                 format!("{}{then}", CannotPlace(&address, errno))
+            }),
+            link_lost: entry.link_lost_at.map(|at| {
+                let left = (at + config.carrier_delay).since(now).as_secs_f64();
+                format!("{} has no carrier; it is borne for {left:.0} s more", config.interface)
             }),
             conflict: conflicts.first().cloned(),
             conflicts,
