@@ -44,7 +44,7 @@ use crate::linux::lock::LockError;
 use crate::linux::netlink::{DefaultRoutes, Notifications, Requests, remove_routes};
 use crate::linux::owner::{self, NotOwner};
 use crate::linux::signals::{self, Signal, SignalFd};
-use crate::linux::{Poll, clock, hostname, rights, rt};
+use crate::linux::{Poll, clock, detached, hostname, rights, rt};
 use crate::node::Node;
 use crate::node::kernel::Snapshot;
 use crate::node::record::{fenced, remembered};
@@ -131,6 +131,8 @@ fn spawn<T: Send + 'static>(
 /// It could not start, or something that nothing works without broke.
 pub fn run(local: Local, record: Option<&Path>, texts: Texts) -> Result<(), Error> {
     signals::block().map_err(system("blocking signals"))?;
+    // Without it, the guard's start says so.
+    let _ = detached::make_room();
     // The first thread has the stack that the environment allows, which may be too small.
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("control".into()).stack_size(STACK_CONTROL);

@@ -87,6 +87,15 @@ pub fn with_high_number(file: impl AsFd) -> io::Result<OwnedFd> {
     sys::owned(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) })
 }
 
+/// Makes room in the kernel's table of descriptors for [`with_high_number`], which makes the kernel
+/// wait for about 10 ms once the process has several threads.
+///
+/// # Errors
+/// Out of memory.
+pub fn make_room() -> io::Result<()> {
+    with_high_number(io::stdin()).map(drop)
+}
+
 /// Waits, without bound, until `one` or `other` can be read or is hung up.
 ///
 /// # Errors
