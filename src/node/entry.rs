@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Instant;
 use super::faults::Unplaced;
@@ -17,7 +18,7 @@ use super::rivals::Rivals;
 use super::router::{Heard, Reason, Router, State, Waiting};
 use super::source::Fit;
 use crate::config::{self, ChecksumMode, Prefix};
-use crate::wire::vrrp::{AdvertSpec, Auth, RxMeta, SumForm, Version, max_addresses};
+use crate::wire::vrrp::{AdvertSpec, Auth, Centis, RxMeta, SumForm, Version, max_addresses};
 use crate::wire::{Family, IfIndex, Mac};
 
 /// Peers that are remembered: more than ever share a VRID.
@@ -271,9 +272,12 @@ impl Entry {
         let State::Backup { active_down_at, waiting, .. } = self.router.state() else {
             return None;
         };
-        let is_silent = matches!(waiting, Waiting::Accepted | Waiting::Guarded);
-        let rest = self.router.active_adver_interval().duration() * 3 / 2;
-        (is_silent && !self.proved).then(|| active_down_at.before(rest))
+        if self.proved || !matches!(waiting, Waiting::Accepted | Waiting::Guarded) {
+            return None;
+        }
+        // One and a half intervals; with every advert this is asked for, and nothing is divided.
+        let Centis(centis) = self.router.active_adver_interval();
+        Some(active_down_at.before(Duration::from_millis(u64::from(centis) * 15)))
     }
 
     /// Name of the state as operators and RFC 9568 have it.

@@ -28,6 +28,13 @@ pub(super) enum Shadow {
     Heard,
 }
 
+impl Entry {
+    /// Whether an advert through the IP layer says nothing about where others are heard.
+    pub(super) fn is_delivered(&self) -> bool {
+        self.shadow != Shadow::Claimed && (self.delivered || self.router.is_active())
+    }
+}
+
 impl Node {
     /// A VRRP packet as it came off the wire.
     pub(super) fn overheard(

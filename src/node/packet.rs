@@ -46,12 +46,24 @@ impl Node {
             Err(reason) => return self.discarded(now, port, meta.src, reason, out),
         };
         let header = packet.header();
+        let known = self.by_vrid.get(&(port, header.vrid)).copied();
+        // As nearly all are: the same as the one before, from one about whom nothing is to be said.
+        if overheard.is_none()
+            && let Some(id) = known
+            && let Some(entry) = self.entries.get_mut(&id)
+            && entry.source != Some(meta.src)
+            && entry.is_delivered()
+            && let Some(heard) = entry.usual(meta, bytes)
+        {
+            entry.note_heard(now, heard);
+            return self.input(now, id, Input::Advert(heard), out);
+        }
         let is_unicast = meta.dst != group(port.family);
         if is_unicast {
             let counter = &mut self.ports.counters(port).unicast;
             *counter = counter.saturating_add(1);
         }
-        let Some(id) = self.by_vrid.get(&(port, header.vrid)).copied() else {
+        let Some(id) = known else {
             let counter = &mut self.ports.counters(port).unknown_vrid;
             *counter = counter.saturating_add(1);
             if self.ports.looks(now, port, header.vrid)
