@@ -460,7 +460,9 @@ isolated! {
         let path = daemon.config.to_str().unwrap();
         let warned = |text: &str| text.contains("a password in a file that others may read");
         assert_eq!(havip(&["check", path]).1, Some(0));
-        assert_eq!(havip(&["status", "--check", "-c", path]).1, Some(0));
+        wait("all is well, the VIP included", || {
+            havip(&["status", "--check", "-c", path]).1 == Some(0)
+        });
         fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
         daemon.reload(&text);
         wait("it is told", || {
