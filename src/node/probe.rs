@@ -149,6 +149,14 @@ impl Node {
         }
     }
 
+    /// Another has what this active router has: whether it still has it is asked soon.
+    pub(super) fn ask_soon(&mut self, now: Instant, id: RouterId, place: Place) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        if !entry.router.config().probe_interval.is_zero() {
+            self.prober.start(place, now + SETTLED, now + SETTLED);
+        }
+    }
+
     pub(super) fn probe(&mut self, now: Instant, out: &mut Actions) {
         let Self { prober, claims, links, entries, .. } = self;
         prober.due(now, |(index, prefix)| {
@@ -165,9 +173,12 @@ impl Node {
                 });
                 entry.counters.probes += 1;
             }
-            // Once more after the first, which may have met who was on his way out.
+            entry.rivals.asks(prefix.ip);
+            // Once more after the first, which may have met who was on his way out, and as long as
+            // another has it.
             let is_first = now.since(entry.since) < SETTLED;
-            Some(if is_first { pause.min(SETTLED) } else { pause })
+            let is_soon = is_first || entry.rivals.shown_rival(now).is_some();
+            Some(if is_soon { pause.min(SETTLED) } else { pause })
         });
     }
 }
@@ -209,6 +220,29 @@ mod tests {
             bench.settle();
         }
         all
+    }
+
+    #[test]
+    fn who_has_a_vip_as_well_is_asked_until_it_does_not_answer_any_more() {
+        let mut bench = Bench::new(vec![router(51)]);
+        bench.pass(Duration::from_secs(30));
+        let claims = |bench: &mut Bench| {
+            let mac = Mac([2, 0, 0, 0, 0, 9]);
+            bench.event(Event::Claimed { index: ETH0, ip: [10, 0, 0, 51].into(), mac });
+            bench.pass(Duration::from_secs(2));
+        };
+        claims(&mut bench);
+        for _ in 0..5 {
+            assert!(bench.router().conflict.is_some());
+            let before = bench.router().counters.probes;
+            bench.pass(Duration::from_secs(5));
+            assert!(bench.router().counters.probes > before);
+            claims(&mut bench);
+        }
+        bench.pass(Duration::from_secs(6));
+        assert!(bench.router().conflict.is_some(), "a question or two may be lost");
+        bench.pass(Duration::from_secs(10));
+        assert_eq!(bench.router().conflict, None);
     }
 
     #[test]

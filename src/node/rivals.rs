@@ -17,8 +17,11 @@ use crate::wire::vrrp::Centis;
 /// How long gateways of one cluster may take to replace all addresses of a router, one after the
 /// other, without being two clusters.
 const REPLACING_MAX: Duration = Duration::from_secs(60);
-/// How long another's claim to a VIP is shown: gateways announce what they have each minute.
+/// How long another's claim to a VIP is shown if it cannot be asked whether it still has it: gateways
+/// announce what they have each minute.
 const RIVAL_SHOWN: Duration = Duration::from_secs(90);
+/// Questions that a rival may leave without an answer: one may be lost.
+const UNANSWERED_MAX: u32 = 2;
 /// A losing active router yields with the first advert that it hears. One that goes on for so many
 /// intervals hears none.
 const LOSES_INTERVALS: u32 = 5;
@@ -69,6 +72,8 @@ pub(super) struct Rival {
     pub(super) at: Instant,
     /// When ours was announced because of it.
     pub(super) defended_at: Instant,
+    /// How often it was asked for the address since it was heard last.
+    pub(super) asked: u32,
 }
 
 /// A VIP that another put on this box.
@@ -195,6 +200,17 @@ impl Rivals {
     /// The one who has it and was heard not long ago.
     pub(super) fn shown_same_address(&self, now: Instant) -> Option<SameAddress> {
         self.same_address.filter(|other| now.since(other.at) < RIVAL_SHOWN)
+    }
+
+    /// An address is asked for. Who claimed it and did not answer before has it no more.
+    pub(super) fn asks(&mut self, address: IpAddr) {
+        let Some(rival) = self.rival.as_mut().filter(|rival| rival.address == address) else {
+            return;
+        };
+        rival.asked += 1;
+        if rival.asked > UNANSWERED_MAX {
+            self.rival = None;
+        }
     }
 
     /// Whose claim to an address is not over yet.

@@ -191,8 +191,11 @@ impl Node {
         let last = entry.rivals.rival;
         let defends = last.is_none_or(|last| now.since(last.defended_at) >= DEFEND_PAUSE);
         let defended_at = last.filter(|_| !defends).map_or(now, |last| last.defended_at);
-        entry.rivals.rival = Some(Rival { address, mac, at: now, defended_at });
+        entry.rivals.rival = Some(Rival { address, mac, at: now, defended_at, asked: 0 });
         let router = entry.router.config().name.clone();
+        if entry.router.is_active() {
+            self.ask_soon(now, id, place);
+        }
         let ours = self.links.link(index).and_then(|link| link.mac);
         if defends {
             self.announcer.start(place);
