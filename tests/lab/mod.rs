@@ -65,6 +65,8 @@ pub fn isolated(name: &'static str, body: fn()) {
         .arg(std::env::current_exe().unwrap())
         .args([name, "--exact", "--test-threads=1"])
         .env(WITHIN, "1")
+        // Debian has nft and others where only root looks for programs.
+        .env("PATH", std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin")
         .output()
         .unwrap();
     io::stderr().write_all(&output.stderr).unwrap();
