@@ -9,6 +9,7 @@ use super::{Difference, Notice};
 use crate::node::Instant;
 use crate::node::kernel::Errno;
 use crate::node::router::Reason;
+use crate::wire::vrrp::Discard;
 
 /// Notices of one kind about one thing: at most one in this time.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -22,8 +23,33 @@ const THINGS_MAX: usize = 4096;
 /// The same of one kind and thing: others' addresses, which anyone can invent.
 const SAME_MAX: usize = 16;
 
-/// What kind of notice it is, and about which router, interface or address of this box.
-type Thing = (u8, String);
+/// Which notices are limited; each kind apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    AddressConflict,
+    AddressFailed,
+    ChecksumForms,
+    Differs,
+    Discarded(Discard),
+    DoesNotYield,
+    DumpFailed,
+    ForeignCluster,
+    HeldByOther,
+    Misconfigured,
+    Overrun,
+    Overslept,
+    OwnAddress,
+    Reannounced,
+    Rejoined,
+    Restored,
+    SendFailed,
+    Stray,
+    UnfitVip,
+    Vacated,
+}
+
+/// The kind of a notice, and about which router, interface or address of this box it is.
+type Thing = (Kind, String);
 /// What makes two notices of one kind about one thing the same: who else is concerned, and how.
 type Same = (Option<IpAddr>, u64);
 
@@ -101,7 +127,7 @@ impl Limits {
 
 /// How often such notices are told; `None`: each.
 fn key(notice: &Notice) -> Option<Key> {
-    let of = |kind: u8, thing: &str, same: Option<Same>| {
+    let of = |kind: Kind, thing: &str, same: Option<Same>| {
         Some(Key { thing: (kind, thing.to_owned()), same })
     };
     let by = |src: &IpAddr, how: u64| Some((Some(*src), how));
@@ -110,41 +136,47 @@ fn key(notice: &Notice) -> Option<Key> {
     match notice {
         Notice::Misconfigured { router, src, mismatch, backup } => {
             let same = by(src, mismatch.number() * 2 + u64::from(*backup));
-            of(1, router.as_str(), same)
+            of(Kind::Misconfigured, router.as_str(), same)
         }
-        Notice::ForeignCluster { router, src, .. } => of(2, router.as_str(), by(src, 0)),
+        Notice::ForeignCluster { router, src, .. } => {
+            of(Kind::ForeignCluster, router.as_str(), by(src, 0))
+        }
         Notice::Differs { router, src, what } => {
-            of(3, router.as_str(), by(src, u64::from(*what == Difference::Addresses)))
+            of(Kind::Differs, router.as_str(), by(src, u64::from(*what == Difference::Addresses)))
         }
-        Notice::ChecksumForms { router } => of(4, router.as_str(), how(0)),
+        Notice::ChecksumForms { router } => of(Kind::ChecksumForms, router.as_str(), how(0)),
         Notice::Reannounced { router, reason } => {
             let same = match reason {
                 Reason::ConflictWon(src) | Reason::Outranked(src) => by(src, 0),
                 _ => None,
             };
-            of(5, router.as_str(), same)
+            of(Kind::Reannounced, router.as_str(), same)
         }
-        Notice::Restored { router, .. } => of(6, router.as_str(), how(0)),
-        Notice::Overslept { router, .. } => of(7, router.as_str(), how(0)),
-        Notice::SendFailed { interface, errno, .. } => of(8, interface.as_str(), by_errno(errno)),
-        Notice::AddressFailed { errno, .. } => of(9, "", by_errno(errno)),
-        Notice::Overrun => of(10, "", how(0)),
-        Notice::DumpFailed { errno } => of(11, "", by_errno(errno)),
+        Notice::Restored { router, .. } => of(Kind::Restored, router.as_str(), how(0)),
+        Notice::Overslept { router, .. } => of(Kind::Overslept, router.as_str(), how(0)),
+        Notice::SendFailed { interface, errno, .. } => {
+            of(Kind::SendFailed, interface.as_str(), by_errno(errno))
+        }
+        Notice::AddressFailed { errno, .. } => of(Kind::AddressFailed, "", by_errno(errno)),
+        Notice::Overrun => of(Kind::Overrun, "", how(0)),
+        Notice::DumpFailed { errno } => of(Kind::DumpFailed, "", by_errno(errno)),
         Notice::AddressConflict { router, address, theirs, .. } => {
             let mac = theirs.0.iter().fold(0, |mac, byte| mac << 8 | u64::from(*byte));
-            of(12, router.as_str(), by(address, mac))
+            of(Kind::AddressConflict, router.as_str(), by(address, mac))
         }
-        Notice::DoesNotYield { router, src } => of(13, router.as_str(), by(src, 0)),
-        Notice::OwnAddress { interface, .. } => of(14, interface.as_str(), None),
-        Notice::Rejoined { interface, .. } => of(15, interface.as_str(), how(0)),
+        Notice::DoesNotYield { router, src } => of(Kind::DoesNotYield, router.as_str(), by(src, 0)),
+        Notice::OwnAddress { interface, .. } => of(Kind::OwnAddress, interface.as_str(), None),
+        Notice::Rejoined { interface, .. } => of(Kind::Rejoined, interface.as_str(), how(0)),
         Notice::Stray { router, address, interface, .. } => {
-            of(16, &format!("{router} {address} {interface}"), None)
+            of(Kind::Stray, &format!("{router} {address} {interface}"), None)
         }
-        Notice::UnfitVip { address, .. } => of(61, &address.to_string(), None),
-        Notice::HeldByOther { other, .. } => of(62, &other.prefix.ip.to_string(), None),
-        Notice::Vacated { address, .. } => of(63, &address.to_string(), None),
+        Notice::UnfitVip { address, .. } => of(Kind::UnfitVip, &address.to_string(), None),
+        Notice::HeldByOther { other, .. } => {
+            of(Kind::HeldByOther, &other.prefix.ip.to_string(), None)
+        }
+        Notice::Vacated { address, .. } => of(Kind::Vacated, &address.to_string(), None),
         Notice::Discarded { interface, reason, .. } => {
-            of(20_u8.saturating_add(*reason as u8), interface.as_str(), how(0))
+            of(Kind::Discarded(*reason), interface.as_str(), how(0))
         }
         Notice::After { notice, .. } => key(notice),
         Notice::Leftovers { .. }
@@ -222,7 +254,7 @@ mod tests {
 
     fn of(same: Option<u8>) -> Key {
         let same = same.map(|last| (Some(IpAddr::from([10, 0, 0, last])), 0));
-        Key { thing: (1, "51".to_owned()), same }
+        Key { thing: (Kind::Misconfigured, "51".to_owned()), same }
     }
 
     fn at(millis: u64) -> Instant {
@@ -257,7 +289,7 @@ mod tests {
         let mut limits = Limits::default();
         let all = (0..10_000).map(|number: u32| {
             let same = Some((Some(IpAddr::from(number.to_be_bytes())), 0));
-            let key = Key { thing: (1, "51".to_owned()), same };
+            let key = Key { thing: (Kind::Misconfigured, "51".to_owned()), same };
             limits.takes(at(u64::from(number)), key)
         });
         let all: Vec<u64> = all.flatten().collect();
@@ -268,7 +300,7 @@ mod tests {
         }
         assert_eq!(limits.sizes()[1].1, SAME_MAX);
         for number in 0..2 * THINGS_MAX {
-            let thing = (1, number.to_string());
+            let thing = (Kind::Misconfigured, number.to_string());
             limits.takes(at(200_000), Key { thing, same: None });
         }
         assert!(limits.sizes()[0].1 <= THINGS_MAX);
