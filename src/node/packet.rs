@@ -104,10 +104,6 @@ impl Node {
             self.delivered(id, meta.src);
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if let Some(heard) = entry.usual(meta, bytes) {
-            entry.note_heard(now, heard);
-            return self.input(now, id, Input::Advert(heard), out);
-        }
         let config = entry.router.config().clone();
         if header.version != config.version {
             entry.counters.version_errors += 1;
