@@ -209,8 +209,7 @@ impl Fence {
         self.last = 0;
         self.message_with(table, GETCHAIN, libc::NLM_F_ACK);
         text(&mut self.out, 3, MARK);
-        self.end_message();
-        let asked = self.socket.send(&self.out).and_then(|()| self.answered(self.seq));
+        let asked = self.ask(self.seq);
         asked.is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT))
     }
 
@@ -316,6 +315,12 @@ impl Fence {
             *flags = (u16::from_ne_bytes(*flags) | libc::NLM_F_ACK as u16).to_ne_bytes();
         }
         self.control(libc::NFNL_MSG_BATCH_END);
+        self.ask(last)
+    }
+
+    /// Sends what was put together and waits for the answer to the message `last`, or for the first
+    /// refusal.
+    fn ask(&mut self, last: u32) -> io::Result<()> {
         self.end_message();
         let result = self.socket.send(&self.out).and_then(|()| self.answered(last));
         if result.is_err() {
