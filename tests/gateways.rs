@@ -357,7 +357,7 @@ isolated! {
             for command in ["status", "show"] {
                 let (text, code) = havip(&[command, "-c", told_by]);
                 assert_eq!(code, Some(exit), "{command} {told_by}: {text}");
-                for way_out in ["name the file that the daemon runs with", "--run-dir"] {
+                for way_out in ["name the file that the daemon was started with", "--run-dir"] {
                     assert!(text.contains(way_out), "{command} {told_by}: {text}");
                 }
                 assert!(!text.contains("write one"), "{text}");

@@ -104,7 +104,7 @@ impl Daemon {
 /// Says why a file does not tell where its daemon is, and how else that can be said.
 fn refuse(error: &LoadError, file: &Path) -> Exit {
     let exit = match error {
-        // Who asks a daemon is not to write one.
+        // The advice to write one, which `refused::report` gives, is for who starts a daemon.
         LoadError::Absent(path) => {
             complain(&format!("{}: no such file", path.display()));
             Exit::NoConfig
@@ -112,8 +112,8 @@ fn refuse(error: &LoadError, file: &Path) -> Exit {
         LoadError::Unreadable(..) | LoadError::Wrong(_) => refused::report(error),
     };
     complain(&format!(
-        "{}: this file would say in which run_dir the daemon is; name the file that the daemon runs \
-         with, or name no file and its run_dir with --run-dir",
+        "{}: the daemon's run_dir is read from this file; name the file that the daemon was started \
+         with, or leave the file out and give the run_dir with --run-dir",
         file.display()
     ));
     exit

@@ -130,7 +130,7 @@ fn not_well(status: &Value) -> Vec<String> {
     found
 }
 
-/// Interfaces through which packets cannot be sent: each once, whatever families it has.
+/// Interfaces through which packets could not be sent: each once, whatever families it has.
 fn not_sent(vrrp: &Value) -> std::collections::BTreeSet<String> {
     let told = |port| {
         Some(format!("interface {}: {}", text(port, "interface"), port["not_sent"].as_str()?))

@@ -92,9 +92,8 @@ impl Poll {
         }
     }
 
-    /// Returns how many events there were, and whether the timer ran out; nothing where a signal has
-    /// ended it, `SIGCONT` without a handler among them: what became readable while the process was
-    /// stopped is not told of then.
+    /// Returns how many events there were, and whether the timer ran out. `None`: a signal interrupted
+    /// the wait, as SIGCONT does without a handler, and the kernel did not say what is readable.
     fn wait_once(
         &mut self,
         deadline: Option<Instant>,

@@ -64,7 +64,7 @@ impl Node {
         adverts: &[RouterId],
         out: &mut Actions,
     ) {
-        // Who lost its link or its address says so as far as that goes: nobody hears it, nor needs to.
+        // A router whose link or address is gone says farewell all the same, and nobody hears it.
         let is_expected = |id: &&RouterId| errno.is_lost_link() && self.cannot_speak(**id);
         let expected =
             u32::try_from(adverts.iter().filter(is_expected).count()).unwrap_or(u32::MAX);

@@ -14,9 +14,9 @@ use crate::wire::{Family, IfIndex};
 /// Pause after sockets could not be opened.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long a packet that was not sent counts: announcements are repeated each minute.
+/// For how long it is shown that a packet was not sent: announcements are repeated each minute.
 const UNSENT_SHOWN: Duration = Duration::from_secs(90);
-/// From how long on that is no matter of a moment.
+/// Failures within a shorter time than this are only counted.
 const UNSENT_LASTS: Duration = Duration::from_millis(500);
 
 /// Adverts of one VRID are looked at for the addresses of routers of another VRID at most once in
@@ -79,13 +79,13 @@ pub(super) struct Ports {
 pub(super) struct Unsent {
     pub(super) count: u64,
     pub(super) errno: Errno,
-    /// The first and the last one, of those without a long time between them.
+    /// The first and the last failure, of those with less than [`UNSENT_SHOWN`] between them.
     since: Instant,
     pub(super) at: Instant,
 }
 
 impl Unsent {
-    /// Whether that goes on: a full queue for a moment does not.
+    /// Whether the failures went on, and not long ago: a queue that was full once does not count.
     pub(super) fn goes_on(&self, now: Instant) -> bool {
         now.since(self.at) < UNSENT_SHOWN && self.at.since(self.since) >= UNSENT_LASTS
     }

@@ -63,8 +63,8 @@ fn fit(address: &Address, router: &Router) -> Option<Fit> {
 
 impl Links {
     /// The address that a router sends its adverts from: the one with the best fit, `kept` if that
-    /// is as good as any, then the first. `ours` tells the VIPs that this
-    /// daemon put there, which must not be it.
+    /// is as good as any, then the first. `ours` tells the VIPs that this daemon put there, which
+    /// must not be it.
     pub(super) fn source(
         &self,
         index: IfIndex,

@@ -53,7 +53,8 @@ pub struct RouterStatus {
     /// Beside the active router that it knows, or is, there is one that is configured otherwise,
     /// or another host says that it has one of its VIPs. The first of `conflicts`.
     pub conflict: Option<String>,
-    /// Its link is lost, which an active router bears for its `carrier_delay`: until when.
+    /// An active router's interface is down or has no carrier, for less than its `carrier_delay`:
+    /// how long it stays active.
     pub link_lost: Option<String>,
     /// A VIP that the kernel does not take, which the router bears as nobody else took over.
     pub unplaced: Option<String>,
@@ -127,7 +128,7 @@ pub struct PortStatus {
     pub malformed: u64,
     /// Packets that could not be sent through this interface, all kinds.
     pub send_errors: u64,
-    /// Why packets can still not be sent through it.
+    /// Why packets could not be sent through it, if that went on and was not long ago.
     pub not_sent: Option<String>,
 }
 
@@ -277,7 +278,11 @@ impl Node {
             }),
             link_lost: entry.link_lost_at.map(|at| {
                 let left = (at + config.carrier_delay).since(now).as_secs_f64();
-                format!("{} has no carrier; it is borne for {left:.0} s more", config.interface)
+                format!(
+                    "{} is down or has no carrier; this router gives up in {left:.0} s unless it comes \
+                     back (carrier_delay)",
+                    config.interface
+                )
             }),
             conflict: conflicts.first().cloned(),
             conflicts,

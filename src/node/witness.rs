@@ -137,8 +137,8 @@ impl Node {
         self.retime(id);
     }
 
-    /// Someone says that an address from which adverts are sent is at `mac`. If it is a VIP as well,
-    /// that is what the active gateway says.
+    /// Someone says that an address from which adverts are sent is at `mac`. Where that address is a
+    /// VIP as well, this is the active gateway's announcement, and no conflict of own addresses.
     fn own_claimed(
         &mut self,
         now: Instant,

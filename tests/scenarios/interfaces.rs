@@ -279,7 +279,7 @@ isolated! {
         daemon.wait_for("active");
         wait("it is told", || {
             let (code, text) = daemon.check();
-            code == Some(4) && text.contains("interface eth0: packets cannot be sent")
+            code == Some(4) && text.contains("interface eth0: packets could not be sent")
         });
         assert_eq!(daemon.state(), "active", "its adverts go");
         assert_eq!(daemon.status()["vrrp"]["ports"][0]["interface"], "eth0");

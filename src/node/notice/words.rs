@@ -243,7 +243,7 @@ impl fmt::Display for DoesNotYield<'_> {
     }
 }
 
-/// Packets that cannot be sent, in words: why, and how long ago that was last tried.
+/// Packets that could not be sent, in words: why, and how long ago the last one failed.
 pub(in crate::node) struct NotSent(pub(in crate::node) Errno, pub(in crate::node) Duration);
 
 impl fmt::Display for NotSent {
@@ -251,9 +251,9 @@ impl fmt::Display for NotSent {
         let Self(errno, ago) = self;
         write!(
             f,
-            "packets cannot be sent, the last time {} s ago: {errno}; look for a firewall rule, or a full \
-             queue or table, that stops IP protocol 112, ARP or neighbour advertisements: without \
-             the latter, hosts do not learn which gateway has the VIPs",
+            "packets could not be sent, the last one {} s ago: {errno}; look for a firewall rule, or \
+             a full queue or table, that stops IP protocol 112, ARP or neighbour advertisements: \
+             without the latter, hosts do not learn which gateway has the VIPs",
             ago.as_secs()
         )
     }
@@ -411,7 +411,7 @@ impl fmt::Display for Reason {
 }
 
 impl fmt::Display for Errno {
-    /// The number: the core has no table of the kernel's texts.
+    /// A name for those that are likely here, else the number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.0 {
             1 => "operation not permitted (EPERM)",

@@ -91,8 +91,8 @@ fields! {
     Port { index, family }
     Router {
         name, vrid, version, family, interface, priority, preempt, preempt_delay, listen_first,
-        carrier_delay, probe_interval, yield_on_send_errors, advert_interval, auth_pass, vips, vips_excluded,
-        checksum, address_lifetime, check
+        carrier_delay, probe_interval, yield_on_send_errors, advert_interval, auth_pass, vips,
+        vips_excluded, checksum, address_lifetime, check
     }
     RxMeta { src, dst, ttl }
     Snapshot { links, addresses }
