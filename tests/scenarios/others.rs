@@ -276,7 +276,9 @@ isolated! {
         ] {
             daemon.reload(&text(vip));
             wait("the route follows", || match network {
-                Some(network) => ours(&a).len() == 1 && ours(&a)[0].starts_with(network),
+                Some(network) => {
+                    matches!(&ours(&a)[..], [only] if only.starts_with(network))
+                }
                 None => ours(&a).is_empty(),
             });
         }
