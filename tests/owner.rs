@@ -112,6 +112,30 @@ isolated! {
 }
 
 isolated! {
+    fn a_run_dir_that_is_full_or_read_only_keeps_no_vip_away() {
+        let mut lan = Lan::new();
+        // A page, which the file fills; no file at all, as the folder takes the only inode.
+        for mount in ["size=4096", "nr_inodes=1", "ro"] {
+            let host = lan.host();
+            let run_dir = host.folder().join("run");
+            fs::create_dir(&run_dir).unwrap();
+            let mut program = Command::new("unshare");
+            program.args(["--mount", "sh", "-c"]).arg(
+                "mount -t tmpfs -o \"$0\" none \"$1\" || exit 9
+                 ! head -c 8192 /dev/zero >\"$1/filled\" || exit 9
+                 shift; exec \"$@\"",
+            );
+            program.args([mount, run_dir.to_str().unwrap(), env!("CARGO_BIN_EXE_havip")]);
+            let text = text(&host).replace("[havip]\n", "[havip]\nfence = true\n");
+            let mut daemon = host.daemon_by(program, &[], &text);
+            wait("it is active", || host.has(VIP));
+            assert!(daemon.stop().success(), "{mount}: {}", daemon.log());
+            assert!(!host.has(VIP), "{mount}");
+        }
+    }
+}
+
+isolated! {
     fn a_control_socket_that_somebody_deletes_is_made_again() {
         let mut lan = Lan::new();
         let host = lan.host();
