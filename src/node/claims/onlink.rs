@@ -62,19 +62,14 @@ impl Claims {
                 return;
             }
             (Some(_), None) => Kind::Route,
-            // The kernel has taken it away with its preferred source.
-            (None, Some(_))
-                if place.1.ip.is_ipv4() && links.place_of(place.0, place.1.ip).is_none() =>
-            {
-                self.routes.remove(&place);
-                return;
-            }
             (Some(wanted), Some((route, standing))) if wanted == *route => match standing {
                 Standing::Ours | Standing::Others if is_renewed => Kind::Route,
                 Standing::Ours | Standing::Others => return,
                 // Whatever is there of it goes first.
                 Standing::Unsure | Standing::TakesOver => Kind::Unroute,
             },
+            // Also where the kernel took an IPv4 route away with its preferred source: what is heard
+            // of an address may be older than both.
             (Some(_) | None, Some(_)) => Kind::Unroute,
         };
         self.work.queue(kind, place);
