@@ -338,8 +338,9 @@ isolated! {
                 daemon
             });
 
-            // The last agent is gone: a priority each, the highest where the VIPs are.
-            let sides = [(&b, &two, &new, "150"), (&a, &one, &old, "100")];
+            // The last agent is gone: a priority each, the highest where the VIPs are, and so far
+            // apart that who hears of a change first is not who is ready first (no preemption).
+            let sides = [(&b, &two, &new, "250"), (&a, &one, &old, "10")];
             observer.step("priorities", HICCUP, || {
                 for (host, daemon, text, priority) in sides {
                     reload(host, daemon, &with_priority(text, priority));
