@@ -109,12 +109,15 @@ impl Links {
             Change::LinkGone(index) => {
                 let gone: Vec<Place> =
                     self.in_order(*index).map(|(_, address)| (*index, address.prefix)).collect();
-                for place in gone {
-                    self.forget_address(&place);
+                for place in &gone {
+                    self.forget_address(place);
                 }
-                match self.take_link(*index) {
-                    Some(_) => Touched::Link(*index),
-                    None => Touched::Nothing,
+                // Addresses may be known without it: a dump without the link can come before the news
+                // of its addresses, and of its end.
+                if self.take_link(*index).is_some() || !gone.is_empty() {
+                    Touched::Link(*index)
+                } else {
+                    Touched::Nothing
                 }
             }
             Change::Address(address) => {

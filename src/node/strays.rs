@@ -184,7 +184,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::Event;
-    use super::super::kernel::{Change, Link, Snapshot};
+    use super::super::kernel::{Change, IFA_PROTO_HAVIP, Link, Snapshot};
     use super::super::testing::{Bench, ETH0, address, advert, link, router};
     use super::*;
     use crate::config::{IfName, Router};
@@ -263,6 +263,24 @@ mod tests {
                 assert_eq!(bench.router().conflict, None);
                 assert_eq!(told(&mut bench, &router(51)).len(), 0);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_link_that_no_dump_had_ends_with_it() {
+        // News of before its end, read after a dump that was made after it.
+        let mut bench = backup(&router(51));
+        let index = IfIndex(9);
+        for proto in [0, IFA_PROTO_HAVIP] {
+            let late = Address { index, proto, ..address("10.0.0.51", 32, false) };
+            change(&mut bench, Change::Address(late));
+            assert_eq!(bench.node.strays.len(), 1);
+            bench.settle();
+            change(&mut bench, Change::LinkGone(index));
+            assert_eq!(
+                (bench.node.strays.len(), bench.node.links.with_ip(index, late.prefix.ip).count()),
+                (0, 0)
+            );
         }
     }
 
