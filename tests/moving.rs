@@ -338,8 +338,9 @@ isolated! {
                 daemon
             });
 
-            // The last agent is gone: a priority each, the highest where the VIPs are, and so far
-            // apart that who hears of a change first is not who is ready first (no preemption).
+            // The last agent is gone: a priority each, the highest where the VIPs are. Nobody preempts:
+            // they are so far apart that the higher one takes over first, though it may read a change
+            // half a second later.
             let sides = [(&b, &two, &new, "250"), (&a, &one, &old, "10")];
             observer.step("priorities", HICCUP, || {
                 for (host, daemon, text, priority) in sides {

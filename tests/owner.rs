@@ -114,7 +114,7 @@ isolated! {
 isolated! {
     fn a_run_dir_that_is_full_or_read_only_keeps_no_vip_away() {
         let mut lan = Lan::new();
-        // A page, which the file fills; no file at all, as the folder takes the only inode.
+        // One page, which a file fills; one inode, which the folder has; nothing can be written.
         for mount in ["size=4096", "nr_inodes=1", "ro"] {
             let host = lan.host();
             let run_dir = host.folder().join("run");

@@ -109,16 +109,13 @@ impl Links {
             Change::LinkGone(index) => {
                 let gone: Vec<Place> =
                     self.in_order(*index).map(|(_, address)| (*index, address.prefix)).collect();
-                for place in &gone {
-                    self.forget_address(place);
+                for place in gone {
+                    self.forget_address(&place);
                 }
-                // Addresses may be known without it: a dump without the link can come before the news
-                // of its addresses, and of its end.
-                if self.take_link(*index).is_some() || !gone.is_empty() {
-                    Touched::Link(*index)
-                } else {
-                    Touched::Nothing
-                }
+                self.take_link(*index);
+                // Also where the link was not known: a dump made after its end may be read before its
+                // last addresses are reported, and those are to be forgotten by everyone.
+                Touched::Link(*index)
             }
             Change::Address(address) => {
                 let place = (address.index, address.prefix);

@@ -67,14 +67,12 @@ impl Node {
         }
         out.box_changed |= touched != Touched::Nothing && !ours;
         match touched {
-            // Ours that are known to be gone since their removal was acknowledged.
-            Touched::Nothing => match change {
-                Change::AddressGone { index, prefix } => {
+            // One of ours that is known to be gone since its removal was acknowledged.
+            Touched::Nothing => {
+                if let Change::AddressGone { index, prefix } = change {
                     self.stray_touched(now, (index, prefix), out);
                 }
-                Change::LinkGone(index) => self.strays_gone(now, index, out),
-                Change::Link(_) | Change::Address(_) | Change::Overrun => {}
-            },
+            }
             Touched::Link(index) => {
                 let carried = before.as_ref().map(carries);
                 let after = self.links.link(index).cloned();

@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_link_that_no_dump_had_ends_with_it() {
-        // News of before its end, read after a dump that was made after it.
+        // Reported before its end, and read after a dump that was made after its end.
         let mut bench = backup(&router(51));
         let index = IfIndex(9);
         for proto in [0, IFA_PROTO_HAVIP] {

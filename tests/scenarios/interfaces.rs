@@ -211,7 +211,7 @@ impl Churn {
         let run_dir = daemon.socket.parent().unwrap();
         wait("it starts", || run_dir.exists());
         let before = self.changes.load(Ordering::Relaxed);
-        wait("much changes", || self.changes.load(Ordering::Relaxed) > before + 1_000);
+        wait("many changes", || self.changes.load(Ordering::Relaxed) > before + 1_000);
     }
 }
 

@@ -281,9 +281,7 @@ isolated! {
         ] {
             daemon.reload(&text(vip));
             wait("the route follows", || match network {
-                Some(network) => {
-                    matches!(&ours(&a)[..], [only] if only.starts_with(network))
-                }
+                Some(network) => matches!(&ours(&a)[..], [only] if only.starts_with(network)),
                 None => ours(&a).is_empty(),
             });
         }

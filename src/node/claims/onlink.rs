@@ -68,8 +68,8 @@ impl Claims {
                 // Whatever is there of it goes first.
                 Standing::Unsure | Standing::TakesOver => Kind::Unroute,
             },
-            // Also where the kernel took an IPv4 route away with its preferred source: what is heard
-            // of an address may be older than both.
+            // The kernel removes an IPv4 route with its preferred source; it is asked to all the same,
+            // as a report that the address is gone may be older than this route.
             (Some(_) | None, Some(_)) => Kind::Unroute,
         };
         self.work.queue(kind, place);

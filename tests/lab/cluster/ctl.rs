@@ -18,7 +18,7 @@ pub const ROOT_PASSWORD: &str = "root-password";
 /// What a user may do: `read`, `write` or `readwrite`, a key, and whether that is a prefix.
 pub type Grant<'a> = (&'a str, &'a str, bool);
 
-/// A database of more bytes still has what filled it.
+/// Bytes; a larger database still has what filled it.
 const ROOM: u64 = 1024 * 1024;
 
 impl Cluster {
